@@ -1,0 +1,74 @@
+"""Which features of a vision transformer are local, which are global, and what does each kind do?
+
+The public names, each in the module that defines it::
+
+    import vitscope as vs
+
+    backbone = vs.load_backbone("clip-b16")
+    sae = vs.load_sae("runs/clip-b16/sae")
+    scores = vs.score(backbone, sae, vs.ImageFolder("imagenet/val"))
+    groups = scores.partition()
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitscope.backbones.backbone import Backbone
+    from vitscope.backbones.loading import load_backbone
+    from vitscope.errors import VitscopeError
+    from vitscope.images.sources import ImageFolder
+    from vitscope.pipeline import run_study
+    from vitscope.sae.model import SparseAutoencoder
+    from vitscope.sae.storage import load_sae, save_sae
+    from vitscope.scope.partition import Partition
+    from vitscope.scope.score import Scores, score
+    from vitscope.scope.transport import emd
+    from vitscope.study import Study, load_study
+
+# Imported on first use: `vitscope --help` and `vs.emd` need not wait for timm.
+_HOMES = {
+    "Backbone": "vitscope.backbones.backbone",
+    "ImageFolder": "vitscope.images.sources",
+    "Partition": "vitscope.scope.partition",
+    "Scores": "vitscope.scope.score",
+    "SparseAutoencoder": "vitscope.sae.model",
+    "Study": "vitscope.study",
+    "VitscopeError": "vitscope.errors",
+    "emd": "vitscope.scope.transport",
+    "load_backbone": "vitscope.backbones.loading",
+    "load_sae": "vitscope.sae.storage",
+    "load_study": "vitscope.study",
+    "run_study": "vitscope.pipeline",
+    "save_sae": "vitscope.sae.storage",
+    "score": "vitscope.scope.score",
+}
+
+__version__ = version("vitscope")
+__all__ = [
+    "Backbone",
+    "ImageFolder",
+    "Partition",
+    "Scores",
+    "SparseAutoencoder",
+    "Study",
+    "VitscopeError",
+    "emd",
+    "load_backbone",
+    "load_sae",
+    "load_study",
+    "run_study",
+    "save_sae",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'vitscope' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,51 @@
+"""A resumable map: each chunk's result is kept on disk until the whole stage is done."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from vitscope.artifacts.tensors import load_tensors, save_tensors
+from vitscope.errors import ArtifactError
+
+Chunk = TypeVar("Chunk")
+
+
+def resumable_map(
+    directory: Path,
+    fingerprint: str,
+    chunks: Sequence[Chunk],
+    compute: Callable[[Chunk], dict[str, Tensor]],
+    *,
+    on_reuse: Callable[[Chunk], None],
+) -> Iterator[dict[str, Tensor]]:
+    """Yield ``compute(chunk)`` for every chunk, in order, reusing parts of an earlier process.
+
+    A part is reused only when its ``fingerprint`` and checksum match; ``on_reuse`` is then called
+    in place of ``compute``. Every result passes through the disk, so that a resumed run yields the
+    same bytes as an uninterrupted one.
+    """
+    for index, chunk in enumerate(chunks):
+        path = directory / f"part-{index:06d}.safetensors"
+        part = _reusable(path, fingerprint)
+        if part is None:
+            save_tensors(path, compute(chunk), {"fingerprint": fingerprint})
+            part, _ = load_tensors(path)
+        else:
+            on_reuse(chunk)
+        yield part
+
+
+def discard_parts(directory: Path) -> None:
+    """Remove the parts of a stage that is complete."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _reusable(path: Path, fingerprint: str) -> dict[str, Tensor] | None:
+    try:
+        part, metadata = load_tensors(path)
+    except ArtifactError:
+        return None  # missing or damaged: computed anew
+    return part if metadata.get("fingerprint") == fingerprint else None
