@@ -1,0 +1,1 @@
+"""Image folders with stable ids, robust decoding, the skip report."""
