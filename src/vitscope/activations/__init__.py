@@ -1,0 +1,1 @@
+"""Images to token shards on disk, and the draws that read them back."""

@@ -1,0 +1,145 @@
+"""Images to token shards on disk: fp16 safetensors, resumable shard by shard."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
+from vitscope.activations.sampling import ActivationSettings, draw_tokens, n_stored_draws
+from vitscope.artifacts.atomic import write_json
+from vitscope.artifacts.parts import resumable_map
+from vitscope.backbones.backbone import Backbone
+from vitscope.errors import ArtifactError
+from vitscope.images.resize import to_square
+from vitscope.images.sources import ImageRef
+from vitscope.progress import Tracker, track
+
+MANIFEST_SCHEMA = 1
+SHARD_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction left on disk.
+
+    Attributes:
+        files: the manifest and every shard.
+        n_images: images read.
+        n_tokens: tokens kept, over all draws.
+        rates: images decoded and encoded per second.
+    """
+
+    files: list[Path]
+    n_images: int
+    n_tokens: int
+    rates: dict[str, float]
+
+
+def extract_activations(
+    backbone: Backbone,
+    refs: Sequence[ImageRef],
+    folder: Path,
+    settings: ActivationSettings,
+    reading: ReadingSettings,
+    *,
+    seed: int,
+    fingerprint: str,
+    stretch: bool = False,
+) -> Extraction:
+    """Write the drawn patch tokens of every image to ``folder``; whole shards are not redone.
+
+    A shard holds ``tokens`` fp16 [n, draws, t, d] and ``positions`` int32 [n, draws, t].
+
+    Raises:
+        ArtifactError: an activation is not finite in fp16; the message names the image.
+    """
+    clock = PassClock()
+    shards = [range(a, min(a + SHARD_IMAGES, len(refs))) for a in range(0, len(refs), SHARD_IMAGES)]
+    names: list[Path] = []
+    n_tokens = 0
+    with track("extracting", len(refs), "images") as progress:
+        encode = partial(
+            _encode_shard, backbone, refs, settings, reading, seed, clock, progress, stretch
+        )
+        parts = resumable_map(
+            folder, fingerprint, shards, encode, on_reuse=lambda shard: progress.skip(len(shard))
+        )
+        for index, part in enumerate(parts):
+            names.append(folder / f"part-{index:06d}.safetensors")
+            n_tokens += part["positions"].numel()
+    for leftover in set(folder.glob("part-*.safetensors")) - set(names):
+        leftover.unlink()  # of an earlier, larger set
+    manifest = folder / "manifest.json"
+    write_json(manifest, _manifest(backbone, settings, refs, shards, names, seed, fingerprint))
+    return Extraction([manifest, *names], len(refs), n_tokens, clock.rates(reading.workers))
+
+
+def _manifest(
+    backbone: Backbone,
+    settings: ActivationSettings,
+    refs: Sequence[ImageRef],
+    shards: list[range],
+    names: list[Path],
+    seed: int,
+    fingerprint: str,
+) -> dict[str, Any]:
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "fingerprint": fingerprint,
+        "site": asdict(backbone.site),
+        "preprocessing": asdict(backbone.preprocessing),
+        "settings": settings.model_dump(),
+        "draws": n_stored_draws(settings, backbone.site.n_patches),
+        "seed": seed,
+        "n_images": len(refs),
+        "shards": [
+            {"file": name.name, "first_image": refs[shard[0]].id, "n_images": len(shard)}
+            for name, shard in zip(names, shards, strict=True)
+        ],
+    }
+
+
+def _encode_shard(
+    backbone: Backbone,
+    refs: Sequence[ImageRef],
+    settings: ActivationSettings,
+    reading: ReadingSettings,
+    seed: int,
+    clock: PassClock,
+    progress: Tracker,
+    stretch: bool,
+    shard: range,
+) -> dict[str, Tensor]:
+    site, members = backbone.site, refs[shard.start : shard.stop]
+    epochs = range(n_stored_draws(settings, site.n_patches))
+    prepare = partial(
+        to_square,
+        side=site.resolution,
+        crop_share=backbone.preprocessing.crop_share,
+        stretch=stretch,
+    )
+    tokens: list[Tensor] = []
+    positions: list[Tensor] = []
+    for batch in encode_images(backbone, members, prepare, reading, clock=clock, progress=progress):
+        for row, index in enumerate(batch.indices):
+            image_id = members[index].id
+            drawn = [
+                draw_tokens(settings, site.n_patches, seed=seed, epoch=epoch, image_id=image_id)
+                for epoch in epochs
+            ]
+            chosen = torch.from_numpy(np.stack(drawn))
+            kept = batch.tokens.patch[row].cpu()[chosen].half()
+            if not bool(kept.isfinite().all()):
+                raise ArtifactError(
+                    f"{image_id}: an activation of {site.model}, block {site.layer}, is NaN, "
+                    "infinite, or beyond fp16 (65504); check the weights"
+                )
+            tokens.append(kept)
+            positions.append(chosen.int())
+    return {"tokens": torch.stack(tokens), "positions": torch.stack(positions)}

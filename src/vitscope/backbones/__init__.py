@@ -1,0 +1,1 @@
+"""Vision transformers seen from one block, and the planted backbone whose truth is known."""

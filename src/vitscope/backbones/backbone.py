@@ -1,0 +1,147 @@
+"""What vitscope asks of a vision transformer: tokens, attention and resumption at one block."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Float32
+from pydantic import Field
+from torch import Tensor
+
+from vitscope.axes import ImageBatch
+from vitscope.settings import Settings
+
+
+class BackboneSettings(Settings):
+    """Which backbone, at which block, with which weights."""
+
+    name: str = "planted"
+    """``planted``, or a name of the zoo (``vitscope models``)."""
+
+    weights: Path | None = None
+    """A local checkpoint; without it the zoo's weights come from the hub."""
+
+    layer: int | None = Field(default=None, ge=1)
+    """1-based block whose output is analysed; None takes the zoo's."""
+
+    resolution: int | None = Field(default=None, ge=1)
+    """Input side in pixels; None takes the zoo's."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Images per forward pass."""
+
+    device: str = "auto"
+    """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` …"""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the backbone's input, before normalisation.
+
+    Attributes:
+        crop_share: share of the resized image that the centre crop keeps (timm's ``crop_pct``).
+        mean: subtracted per RGB channel, after scaling bytes to [0, 1].
+        std: divided by, per RGB channel.
+    """
+
+    crop_share: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where activations are read: recorded with every SAE and shard, compared before use.
+
+    Attributes:
+        model: the backbone's full name, weights' tag included.
+        weights: hash of the weights, so that two checkpoints of one architecture stay apart.
+        layer: 1-based block; the site is its output residual stream, patch tokens only.
+        width: d.
+        grid: p, patches per side.
+        patch: n, pixels per patch side.
+    """
+
+    model: str
+    weights: str
+    layer: int
+    width: int
+    grid: int
+    patch: int
+
+    @property
+    def n_patches(self) -> int:
+        """Patch tokens per view, p²."""
+        return self.grid * self.grid
+
+    @property
+    def resolution(self) -> int:
+        """Input side in pixels, p·n."""
+        return self.grid * self.patch
+
+
+@dataclass(frozen=True)
+class BlockTokens:
+    """Output residual stream of the designated block, before any final norm.
+
+    Attributes:
+        patch: patch tokens, row-major.
+        prefix: CLS and register tokens; ``n_prefix`` may be 0.
+    """
+
+    patch: Float[Tensor, "B P d"]
+    prefix: Float[Tensor, "B n_prefix d"]
+
+
+@dataclass(frozen=True)
+class FinalOutput:
+    """What the backbone makes of the tokens of the designated block.
+
+    Attributes:
+        patch: patch tokens after the last block and the final norm.
+        pooled: the image embedding before any classifier.
+    """
+
+    patch: Float[Tensor, "B P d"]
+    pooled: Float[Tensor, "B d_pooled"]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A vision transformer seen from one block.
+
+    Images come as bytes ``[B, 3, p·n, p·n]``: each adapter normalises them itself, so that two
+    views cut from one image stay identical pixel for pixel up to here.
+    """
+
+    @property
+    def site(self) -> Site:
+        """Where this backbone is read."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How photographs are resized and normalised."""
+        ...
+
+    @property
+    def n_prefix(self) -> int:
+        """Prefix tokens (CLS, registers) before the patch tokens."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads of the designated block."""
+        ...
+
+    def tokens(self, images: ImageBatch) -> BlockTokens:
+        """Run the blocks up to the designated one, and no further."""
+        ...
+
+    def attention(self, images: ImageBatch) -> Float32[Tensor, "B A P T"]:
+        """Softmax probabilities of the designated block, patch queries over all keys, in fp32."""
+        ...
+
+    def resume(self, tokens: BlockTokens) -> FinalOutput:
+        """Run the blocks after the designated one on ``tokens``, edited or not."""
+        ...

@@ -1,0 +1,107 @@
+"""The planted backbone itself: the protocol every backbone keeps, over tokens we know."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitscope.axes import ImageBatch
+from vitscope.backbones.backbone import BlockTokens, FinalOutput, Preprocessing, Site
+from vitscope.backbones.planted.atoms import Atom, draw_atoms, draw_bias, list_atoms
+from vitscope.backbones.planted.attention import attention_rows
+from vitscope.backbones.planted.mixture import Mixture, draw_vocabulary, mix
+from vitscope.backbones.planted.pixels import ViewPixels, read_pixels
+from vitscope.backbones.planted.spec import PlantedSpec
+from vitscope.draws import generator
+from vitscope.errors import BackboneError
+
+
+@dataclass(frozen=True)
+class PlantedBackbone:
+    """A stand-in for a vision transformer with known features, scopes and attention.
+
+    Attributes:
+        spec: the numbers that define it.
+        atoms: the true dictionary, unit rows, float32 [n_atoms, d].
+        bias: carried by every token, float32 [d].
+        truth: what is true of each atom.
+    """
+
+    spec: PlantedSpec = field(default_factory=PlantedSpec)
+    atoms: Float32[Tensor, "n_atoms d"] = field(init=False, repr=False)
+    bias: Float32[Tensor, "d"] = field(init=False, repr=False)
+    truth: tuple[Atom, ...] = field(init=False, repr=False)
+    _vocabulary: NDArray[np.int64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "atoms", draw_atoms(self.spec))
+        object.__setattr__(self, "bias", draw_bias(self.spec))
+        object.__setattr__(self, "truth", list_atoms(self.spec))
+        object.__setattr__(self, "_vocabulary", draw_vocabulary(self.spec))
+
+    @property
+    def site(self) -> Site:
+        """Where this backbone is read."""
+        spec = self.spec
+        return Site("planted", spec.digest, 1, spec.width, spec.grid, spec.patch)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Bytes as they are."""
+        return Preprocessing(crop_share=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    @property
+    def n_prefix(self) -> int:
+        """One CLS token."""
+        return 1
+
+    @property
+    def n_heads(self) -> int:
+        """Heads of the planted attention."""
+        return len(self.spec.heads)
+
+    def mixture(self, images: ImageBatch) -> Mixture:
+        """Return the true codes and outlier positions of a batch of views."""
+        return mix(self.spec, self._vocabulary, self._read(images))
+
+    def tokens(self, images: ImageBatch) -> BlockTokens:
+        """Return bias + codes·atoms + noise; CLS is the mean of the patch tokens."""
+        seen = self._read(images)
+        codes = torch.from_numpy(mix(self.spec, self._vocabulary, seen).codes)
+        shape = (self.spec.n_positions, self.spec.width)
+        noise = [
+            generator(self.spec.seed, "noise", int(key)).standard_normal(shape, np.float32)
+            for key in seen.view_hash
+        ]
+        patch = self.bias + codes @ self.atoms
+        patch += self.spec.noise * torch.from_numpy(np.stack(noise))
+        return BlockTokens(patch=patch, prefix=patch.mean(1, keepdim=True))
+
+    def attention(self, images: ImageBatch) -> Float32[Tensor, "B A P T"]:
+        """Return the specified probabilities of every head."""
+        outliers = self.mixture(images).outliers
+        rows = [
+            np.stack([attention_rows(self.spec, head, view) for head in self.spec.heads])
+            for view in outliers
+        ]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    def resume(self, tokens: BlockTokens) -> FinalOutput:
+        """There are no later blocks: patch tokens as they are, pooled by their mean."""
+        return FinalOutput(patch=tokens.patch, pooled=tokens.patch.mean(1))
+
+    def outlier_mask(self, images: ImageBatch) -> Bool[Tensor, "B P"]:
+        """Return which patch tokens truly are outliers."""
+        return torch.from_numpy(self.mixture(images).outliers)
+
+    def _read(self, images: ImageBatch) -> ViewPixels:
+        side = self.spec.grid * self.spec.patch
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, side, side):
+            raise BackboneError(
+                f"planted takes bytes [B, 3, {side}, {side}], got {images.dtype} "
+                f"{list(images.shape)}; resize with the backbone's own preprocessing"
+            )
+        return read_pixels(images.cpu().numpy(), self.spec.grid, self.spec.patch)
