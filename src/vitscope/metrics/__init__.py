@@ -1,0 +1,1 @@
+"""How well an SAE reconstructs: mergeable float64 sums."""

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: model, batch-top-k selection, training, storage."""

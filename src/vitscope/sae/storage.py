@@ -1,0 +1,171 @@
+"""An SAE on disk: ``sae.safetensors`` with the weights, ``sae.json`` with everything else."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from vitscope.artifacts.atomic import read_json, write_json
+from vitscope.artifacts.checksum import file_checksum
+from vitscope.artifacts.tensors import load_tensors, save_tensors
+from vitscope.backbones.backbone import Site
+from vitscope.errors import ArtifactError, SaeError
+from vitscope.sae.model import Info, SparseAutoencoder
+
+SAE_SCHEMA = 1
+"""Bumped when the meaning of a file changes."""
+
+WEIGHTS, CARD = "sae.safetensors", "sae.json"
+TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec")
+
+METRIC_DEFINITIONS = {
+    "fvu": "sum |x - x_hat|^2 / sum |x - mu|^2 over the whole set; mu: per-dimension mean over "
+    "all evaluated tokens",
+    "l0": "mean number of features above the threshold per token",
+    "cosine": "mean over tokens of cos(x, x_hat)",
+}
+"""Protocol, section 3: published FVUs differ in the denominator, so a card says which is meant."""
+
+
+def save_sae(folder: Path, sae: SparseAutoencoder) -> list[Path]:
+    """Write ``sae`` into ``folder`` and return the files; the card, last, names the weights.
+
+    Raises:
+        SaeError: a tensor has NaN or infinity.
+        ArtifactError: the folder cannot be written.
+    """
+    tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS}
+    _require_finite(tensors, folder)
+    weights, card = folder / WEIGHTS, folder / CARD
+    save_tensors(weights, tensors, {"schema": str(SAE_SCHEMA)})
+    write_json(
+        card,
+        {
+            "schema": SAE_SCHEMA,
+            "width": sae.width,
+            "n_features": sae.n_features,
+            "k": sae.k,
+            "threshold": sae.threshold,
+            "site": None if sae.site is None else asdict(sae.site),
+            "metrics": METRIC_DEFINITIONS,
+            "info": sae.info,
+            "weights_sha256": file_checksum(weights),
+        },
+    )
+    return [weights, card]
+
+
+def load_sae(folder: Path) -> SparseAutoencoder:
+    """Load the SAE in ``folder``.
+
+    Raises:
+        SaeError: a file is missing, damaged, from a newer vitscope or of another SAE; a tensor is
+            missing, unexpected, of the wrong shape, or not finite.
+    """
+    weights, card_path = folder / WEIGHTS, folder / CARD
+    missing = [path.name for path in (weights, card_path) if not path.is_file()]
+    if missing:
+        raise SaeError(
+            f"{folder} holds no SAE: {' and '.join(missing)} missing; give the folder that "
+            "vitscope wrote (a run's sae/)"
+        )
+    card = _read_card(card_path)
+    try:
+        tensors, _ = load_tensors(weights)
+    except ArtifactError as error:
+        raise SaeError(str(error)) from error
+    _require_names(tensors, weights)
+    _require_finite(tensors, weights)
+    sae = _assemble(tensors, card, card_path, weights)
+    if (sae.width, sae.n_features) != (card["width"], card["n_features"]):
+        raise SaeError(
+            f"{weights} holds {sae.n_features} features of width {sae.width}, but {CARD} says "
+            f"{card['n_features']} of width {card['width']}"
+        )
+    if card.get("weights_sha256") != file_checksum(weights):
+        raise SaeError(f"{weights} is not the file that {CARD} describes; save the SAE again")
+    return sae
+
+
+def check_fits(sae: SparseAutoencoder, site: Site) -> None:
+    """Refuse an SAE that was trained on other activations than those of ``site``.
+
+    An SAE whose own site is unknown passes if its width fits. The grid may differ: a token is a
+    token at any resolution.
+
+    Raises:
+        SaeError: naming both sides of the first difference.
+    """
+    if sae.width != site.width:
+        raise SaeError(
+            f"the SAE takes activations of width {sae.width}, but {site.model} gives width "
+            f"{site.width}; use an SAE of this backbone, or leave sae.path out to train one"
+        )
+    if sae.site is None:
+        return
+    for name, label in (("model", "backbone"), ("layer", "layer"), ("weights", "weights")):
+        theirs, ours = getattr(sae.site, name), getattr(site, name)
+        if theirs != ours:
+            raise SaeError(
+                f"the SAE was trained on {label} {theirs}, but the study reads {label} {ours} "
+                f"({site.model}); use an SAE of this site, or leave sae.path out to train one"
+            )
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = read_json(path)
+    except ArtifactError as error:
+        raise SaeError(str(error)) from error
+    schema = cast(dict[str, Any], card).get("schema") if isinstance(card, dict) else None
+    if not isinstance(schema, int):
+        raise SaeError(f"{path} is not the card of a vitscope SAE: it names no schema")
+    if schema > SAE_SCHEMA:
+        raise SaeError(
+            f"{path} was written by a newer vitscope (schema {schema}, this one knows "
+            f"{SAE_SCHEMA}); upgrade vitscope"
+        )
+    return cast(dict[str, Any], card)
+
+
+def _assemble(
+    tensors: dict[str, Tensor], card: dict[str, Any], card_path: Path, weights: Path
+) -> SparseAutoencoder:
+    try:
+        fields: dict[str, Any] = {
+            "threshold": float(card["threshold"]),
+            "k": int(card["k"]),
+            "site": None if card["site"] is None else Site(**card["site"]),
+            "info": cast(Info, dict(card["info"])),
+        }
+        _ = card["width"], card["n_features"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SaeError(f"{card_path} is incomplete or damaged: {error!r}") from error
+    try:
+        return SparseAutoencoder(**tensors, **fields)
+    except SaeError as error:
+        raise SaeError(f"{weights}: {error}") from error
+
+
+def _require_names(tensors: dict[str, Tensor], path: Path) -> None:
+    problems = [f"{name} is missing" for name in TENSORS if name not in tensors]
+    problems += [f"{name} is unexpected" for name in sorted(set(tensors) - set(TENSORS))]
+    problems += [
+        f"{name} is {tensors[name].dtype}, not floating point"
+        for name in TENSORS
+        if name in tensors and not tensors[name].is_floating_point()
+    ]
+    if problems:
+        raise SaeError(f"{path}: " + "; ".join(problems))
+
+
+def _require_finite(tensors: dict[str, Tensor], where: Path) -> None:
+    for name, tensor in tensors.items():
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            raise SaeError(
+                f"{where}: {bad} of {math.prod(tensor.shape)} values of {name} are "
+                "NaN or infinite; the training diverged or the file is damaged"
+            )

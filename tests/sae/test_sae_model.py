@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from dense_sae import random_parameters
+
+from vitscope.errors import SaeError
+from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.threshold import fit_threshold
+
+
+def make_sae(
+    width: int = 12, n_features: int = 40, *, k: int = 4, threshold: float = 0.6
+) -> SparseAutoencoder:
+    p = random_parameters(width, n_features, seed=5)
+    return SparseAutoencoder(p.w_enc.T, p.b_enc, p.w_dec, p.b_dec, threshold, k)
+
+
+def tokens(n: int, width: int = 12) -> torch.Tensor:
+    return torch.randn(n, width, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+
+
+def test_encode_is_the_thresholded_affine_map() -> None:
+    sae, x = make_sae(), tokens(50)
+    pre = torch.einsum("nd,dm->nm", x - sae.b_dec, sae.w_enc) + sae.b_enc
+    expected = torch.relu(pre) * (pre > 0.6)
+    torch.testing.assert_close(sae.encode(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        sae.decode(expected), torch.einsum("nm,md->nd", expected, sae.w_dec) + sae.b_dec
+    )
+
+
+def test_encode_of_some_features_is_those_columns_in_that_order() -> None:
+    sae, x = make_sae(), tokens(50)
+    wanted = torch.tensor([39, 0, 7, 7])
+    torch.testing.assert_close(sae.encode(x, wanted), sae.encode(x)[:, wanted])
+
+
+def test_an_activation_at_the_threshold_is_zero() -> None:
+    eye = torch.eye(2)
+    sae = SparseAutoencoder(eye, torch.zeros(2), eye, torch.zeros(2), threshold=1.0, k=1)
+    x = torch.tensor([[1.0, 1.0000001], [-5.0, 0.5]])
+    assert torch.equal(sae.encode(x), torch.tensor([[0.0, x[0, 1].item()], [0.0, 0.0]]))
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    sae = make_sae()
+    with pytest.raises(SaeError, match=r"w_enc has shape \[40, 12\].*must be \[12, 40\]"):
+        replace(sae, w_enc=sae.w_enc.T)
+    with pytest.raises(SaeError, match="b_dec"):
+        replace(sae, b_dec=sae.b_dec[:-1])
+    with pytest.raises(SaeError, match="w_dec"):
+        replace(sae, w_dec=sae.w_dec[0])
+    for theta in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(SaeError, match="threshold"):
+            replace(sae, threshold=theta)
+
+
+@pytest.mark.parametrize("n", [1, 7, 2048, 5000])  # below, at and across a chunk of the search
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fitted_threshold_gives_mean_l0_of_exactly_k(n: int, dtype: torch.dtype) -> None:
+    sae = make_sae()
+    sae = SparseAutoencoder(
+        *(t.to(dtype) for t in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec)), threshold=9.0, k=4
+    )
+    x = tokens(n).to(dtype)
+    fitted = replace(sae, threshold=fit_threshold(sae, x))
+    assert int((fitted.encode(x) > 0).sum()) == 4 * n
+    ordered = sae.pre_activations(x).reshape(-1).sort(descending=True).values
+    assert ordered[4 * n] <= fitted.threshold < ordered[4 * n - 1]
+
+
+def test_threshold_with_too_few_positive_activations_is_zero() -> None:
+    sae = make_sae()
+    sae = replace(sae, b_enc=sae.b_enc - 8)
+    x = tokens(100)
+    n_positive = int((sae.pre_activations(x) > 0).sum())
+    assert n_positive < 400
+    fitted = replace(sae, threshold=fit_threshold(sae, x))
+    assert fitted.threshold == 0
+    assert int((fitted.encode(x) > 0).sum()) == n_positive
+
+
+def test_threshold_among_equal_activations_drops_the_tie() -> None:
+    eye = torch.eye(3)
+    sae = SparseAutoencoder(eye, torch.zeros(3), eye, torch.zeros(3), threshold=0.0, k=1)
+    x = torch.tensor([[2.0, 2.0, 2.0], [5.0, 0.5, 0.25]])
+    fitted = replace(sae, threshold=fit_threshold(sae, x))
+    assert fitted.threshold == 2.0
+    assert int((fitted.encode(x) > 0).sum()) == 1
+
+
+def test_neighbouring_floats_are_told_apart() -> None:
+    eye = torch.eye(2)
+    sae = SparseAutoencoder(eye, torch.zeros(2), eye, torch.zeros(2), threshold=0.0, k=1)
+    above = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)).item()
+    x = torch.tensor([[1.0, above]])
+    fitted = replace(sae, threshold=fit_threshold(sae, x))
+    assert (fitted.encode(x) > 0).tolist() == [[False, True]]
