@@ -1,0 +1,1 @@
+"""How local or global a feature is: views, transport, exemplars, CDS, partition, outliers."""

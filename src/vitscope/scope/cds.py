@@ -1,0 +1,102 @@
+"""Contextual Dependency Score: one number per feature from its exemplar pairs (protocol, 6)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitscope.scope.pairs import PairScores
+from vitscope.scope.settings import Missing
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureScores:
+    """Scope of every feature; arrays [m], NaN where a feature has no pair to speak for it.
+
+    Attributes:
+        cds: the score under the reading chosen (``missing``), between 0 and 1.
+        cds_se: its standard error over exemplar pairs; NaN with fewer than two.
+        cds_max: a pair that is empty in exactly one view counts D_grid.
+        cds_drop: such a pair counts nothing.
+        cds_zero: such a pair counts 0.
+        n_pairs: pairs that enter ``cds``.
+        n_missed: pairs empty in exactly one view.
+        n_exemplars: pairs looked at.
+        survival: share of exemplar pairs with mass in both views.
+        support: mean number of active overlap cells where there are any.
+        null: ``cds_drop`` that random placement of the same maps would give.
+        relative: ``cds_drop / null``: 0 anchored, about 1 relocating at random.
+    """
+
+    cds: Column
+    cds_se: Column
+    cds_max: Column
+    cds_drop: Column
+    cds_zero: Column
+    n_pairs: NDArray[np.int64]
+    n_missed: NDArray[np.int64]
+    n_exemplars: NDArray[np.int64]
+    survival: Column
+    support: Column
+    null: Column
+    relative: Column
+
+
+def summarise_pairs(
+    pairs: PairScores, n_features: int, diameter: float, missing: Missing
+) -> FeatureScores:
+    """Average the pairs of every feature.
+
+    Args:
+        pairs: every scored pair.
+        n_features: m.
+        diameter: D_grid in patches, which bounds every distance.
+        missing: the reading behind ``cds``.
+    """
+
+    def per_feature(values: Column, rows: NDArray[np.bool_]) -> tuple[Column, Column, Column]:
+        feature = pairs.feature[rows]
+        count: Column = np.bincount(feature, minlength=n_features).astype(np.float64)
+        total: Column = np.bincount(feature, values[rows], n_features).astype(np.float64)
+        mean = _divide(total, count)
+        # two-pass: a difference of large sums would lose the small spreads
+        squares = (values[rows] - mean[feature]) ** 2
+        spread: Column = np.bincount(feature, squares, n_features).astype(np.float64)
+        error = np.sqrt(_divide(spread, np.where(count > 1, count - 1, 0)) / np.maximum(count, 1))
+        return mean, error, count
+
+    kept, missed = pairs.kept, pairs.missed
+    share = np.where(kept, pairs.emd / diameter, 1.0)
+    every = np.ones_like(kept)
+    readings = {
+        "max": per_feature(share, kept | missed),
+        "drop": per_feature(share, kept),
+        "zero": per_feature(np.where(kept, share, 0.0), kept | missed),
+    }
+    cds, error, count = readings[missing]
+    null = per_feature(pairs.null / diameter, kept)[0]
+    cells = np.where(
+        kept, (pairs.cells_first + pairs.cells_second) / 2, pairs.cells_first + pairs.cells_second
+    )
+    n_exemplars = per_feature(share, every)[2]
+    return FeatureScores(
+        cds=cds,
+        cds_se=error,
+        cds_max=readings["max"][0],
+        cds_drop=readings["drop"][0],
+        cds_zero=readings["zero"][0],
+        n_pairs=count.astype(np.int64),
+        n_missed=np.bincount(pairs.feature[missed], minlength=n_features),
+        n_exemplars=n_exemplars.astype(np.int64),
+        survival=_divide(readings["drop"][2], n_exemplars),
+        support=per_feature(cells.astype(np.float64), kept | missed)[0],
+        null=null,
+        relative=_divide(readings["drop"][0], null),
+    )
+
+
+def _divide(numerator: Column, denominator: Column) -> Column:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)

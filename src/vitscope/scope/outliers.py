@@ -1,0 +1,130 @@
+"""Outlier tokens: patch tokens whose norm exceeds τ, and how τ is proposed (protocol, 1)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vitscope.scope.multimodality import unimodality_p_value
+from vitscope.scope.valley import find_valley
+from vitscope.settings import Settings
+
+Membership = Literal["either", "first", "both"]
+Reading = Literal["query", "received", "key"]
+
+MIN_OUTLIER_SHARE = 0.001
+"""A high-norm mode holds at least this share of the patch tokens."""
+
+TauSource = Literal["given", "zoo", "valley", "percentile"]
+
+
+class OutlierSettings(Settings):
+    """Outlier threshold and attention instability (protocol, sections 1 and 7)."""
+
+    tau: float | None = Field(default=None, gt=0)
+    """τ by hand; None proposes the valley of the log-norm histogram."""
+
+    tau_percentile: float = Field(default=98.0, gt=0, lt=100)
+    """Percentile of the norms that stands in for τ where there is no second mode."""
+
+    images: int = Field(default=1000, ge=1)
+    """Images for τ and for the instability, one per class in turn."""
+
+    tokens_per_image: int = Field(default=16, ge=0)
+    """Non-outlier tokens drawn per image; outliers all count; 0 takes every token."""
+
+    membership: Membership = "either"
+    """A token is an outlier when its norm exceeds τ in either view, in the first, or in both."""
+
+    attention: Reading = "query"
+    """The reading shown first; all three are always computed."""
+
+
+@dataclass(frozen=True)
+class OutlierThreshold:
+    """τ and how it came about.
+
+    Attributes:
+        tau: the threshold on a patch token's L2 norm.
+        source: by hand, the valley of the histogram, or the percentile for want of a second mode.
+        share: share of patch tokens above it.
+        mode_peaks: norm at each mode of the histogram.
+        p_value: of "one mode" (Silverman's test).
+        message: the same in a sentence.
+    """
+
+    tau: float
+    source: TauSource
+    share: float
+    mode_peaks: tuple[float, ...]
+    p_value: float
+    message: str
+
+
+@dataclass(frozen=True)
+class NormHistogram:
+    """Patch tokens counted by the log of their norm.
+
+    Attributes:
+        edges: log10 of the L2 norm at the bins' edges, ascending, [n + 1].
+        counts: tokens in each bin, [n].
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def propose_tau(
+    norms: NDArray[np.float64],
+    settings: OutlierSettings,
+    *,
+    known: float | None = None,
+    seed: int = 0,
+) -> OutlierThreshold:
+    """Propose τ from patch-token norms [N]: the valley between the bulk and the high-norm mode.
+
+    A τ of the settings comes first, then the ``known`` one of the paper's Table 5.
+
+    The histogram's axis is log10 of the norm; without a second mode above the bulk, the stated
+    percentile stands in, and the message says so.
+    """
+    logs = np.log10(np.maximum(norms, 1e-12))
+    low, high = float(logs.min()), float(logs.max())
+    margin = 0.05 * (high - low) + 1e-6
+    low, high = low - margin, high + margin
+    valley = find_valley(logs, low, high, min_share=MIN_OUTLIER_SHARE)
+    p_value = unimodality_p_value(logs, low, high, seed=seed)
+    peaks = tuple(float(10**mode.peak) for mode in valley.modes)
+    bulk = max(valley.modes, key=lambda mode: mode.share).peak
+    if settings.tau is not None:
+        tau, source = settings.tau, "given"
+        message = f"τ = {tau:g} was given"
+    elif known is not None:
+        tau, source = known, "zoo"
+        message = f"τ = {tau:g} is the paper's (Table 5)"
+    elif valley.threshold is not None and valley.threshold > bulk:
+        tau, source = float(10**valley.threshold), "valley"
+        message = f"τ = {tau:.4g} is the valley between norms {peaks[0]:.3g} and {peaks[-1]:.3g}"
+    else:
+        tau, source = float(np.percentile(norms, settings.tau_percentile)), "percentile"
+        message = (
+            f"the norm histogram has no second mode above the bulk: τ = {tau:.4g} is the "
+            f"{settings.tau_percentile:g}th percentile, and «outlier» means no more than that"
+        )
+    share = float((norms > tau).mean())
+    return OutlierThreshold(tau, source, share, peaks, p_value, message)
+
+
+def outlier_membership(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], membership: Membership
+) -> NDArray[np.bool_]:
+    """Combine what the two views say of the same overlap tokens, bool [Q] each."""
+    match membership:
+        case "either":
+            return first | second
+        case "first":
+            return first
+        case "both":
+            return first & second

@@ -1,0 +1,35 @@
+"""Settings of the scope score; each is an assumption of the protocol with its default."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from vitscope.settings import Settings
+
+Missing = Literal["max", "drop", "zero"]
+"""What a pair counts whose map is empty in exactly one view: D_grid, nothing, or 0."""
+
+
+class ScopeSettings(Settings):
+    """Contextual Dependency Score and partition (protocol, sections 4 to 6)."""
+
+    shift: int = Field(default=1, ge=1)
+    """s: how far the two views are apart, in patches."""
+
+    top_images: int = Field(default=16, ge=1)
+    """k_CDS: exemplar images per feature."""
+
+    missing: Missing = "max"
+    """The reading used for ``cds`` and the partition; all three are always reported."""
+
+    unscored: Literal["separate", "low"] = "separate"
+    """Where features without a single pair go."""
+
+    gamma: float | None = Field(default=None, ge=0, le=1)
+    """γ by hand; None takes the valley of the CDS histogram."""
+
+    null_draws: int = Field(default=2, ge=0)
+    """Random placements per pair for the relocation null; 0 leaves the null out."""
+
+    resize: Literal["crop", "stretch"] = "crop"
+    """Shorter side and centre crop, or both sides stretched to the square."""
