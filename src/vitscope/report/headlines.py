@@ -1,0 +1,118 @@
+"""The few numbers on top of the page, each with the reading it was computed under."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitscope.report.data import ReportData
+from vitscope.report.numbers import UNDEFINED, decimal, percent, significant, whole
+from vitscope.scope.instability import ReadingInstability
+
+MISSED = {
+    "max": "a pair active in one view only counts D_grid",
+    "drop": "a pair active in one view only is left out",
+    "zero": "a pair active in one view only counts 0",
+}
+GAMMA = {
+    "given": "given in the settings",
+    "valley": "the valley of the histogram",
+    "otsu": "Otsu's threshold, for want of a second mode",
+}
+TOP_PERCENT = 2.0
+"""The highest-norm tokens whose awCDS is set beside the median token's."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number, what it is, and the reading behind it; ``tone`` colours it by group."""
+
+    value: str
+    label: str
+    reading: str
+    tone: str = ""
+
+
+def headlines(data: ReportData) -> tuple[Headline, ...]:
+    """Return the numbers on top of the page."""
+    return (
+        *_group_sizes(data),
+        _outliers(data),
+        _instability(data),
+        _awcds(data),
+        _reconstruction(data),
+    )
+
+
+def chosen_reading(data: ReportData) -> ReadingInstability | None:
+    """Return the instability under the reading the settings put first."""
+    found = [r for r in data.instability if r.reading == data.outliers.attention]
+    return found[0] if found else None
+
+
+def _group_sizes(data: ReportData) -> tuple[Headline, Headline]:
+    part, m = data.partition, data.n_features
+    cut = f"γ = {decimal(part.gamma)}, {GAMMA[part.source]}"
+    unscored = int(part.unscored.size)
+    rest = f"; {whole(unscored)} without a score" if unscored else ""
+    return (
+        Headline(
+            whole(part.low.size),
+            "low-CDS (local) features",
+            f"{percent(part.low.size / max(m, 1))} of {whole(m)}; CDS ≤ {cut}{rest}",
+            "low",
+        ),
+        Headline(
+            whole(part.high.size),
+            "high-CDS (context-dependent) features",
+            f"{percent(part.high.size / max(m, 1))} of {whole(m)}; CDS > γ; "
+            f"missing = {data.scope.missing}: {MISSED[data.scope.missing]}",
+            "high",
+        ),
+    )
+
+
+def _outliers(data: ReportData) -> Headline:
+    tau = data.tau
+    source = {"percentile": f"the {data.outliers.tau_percentile:g}th percentile, no second mode"}
+    reading = source.get(tau.source, tau.source)
+    return Headline(
+        percent(tau.share),
+        "of patch tokens are outliers",
+        f"norm > τ = {significant(tau.tau)} ({reading})",
+    )
+
+
+def _instability(data: ReportData) -> Headline:
+    chosen = chosen_reading(data)
+    out, non = (chosen.out.mean, chosen.non.mean) if chosen else (math.nan, math.nan)
+    times = f", {out / non:.1f} times as far" if non > 0 and math.isfinite(out) else ""
+    return Headline(
+        f"{decimal(out, 2)} | {decimal(non, 2)}",
+        "patches that attention moves: outlier | other tokens",
+        f"mean EMD, attention = {data.outliers.attention}, shift {data.scope.shift}{times}",
+    )
+
+
+def _awcds(data: ReportData) -> Headline:
+    spectrum = data.spectrum
+    defined = np.isfinite(spectrum.awcds)
+    top = defined & (spectrum.percentile >= 100 - TOP_PERCENT)
+    middle = defined & (np.abs(spectrum.percentile - 50) <= 10)
+    values = [spectrum.awcds[rows].mean() if rows.any() else math.nan for rows in (top, middle)]
+    return Headline(
+        " | ".join(decimal(float(value), 2) for value in values),
+        "awCDS: highest-norm | median tokens",
+        f"means of the top {TOP_PERCENT:g} % of norms, and of the 40th to 60th percentile",
+    )
+
+
+def _reconstruction(data: ReportData) -> Headline:
+    every, outliers = data.reconstruction.all, data.reconstruction.outlier
+    l0 = decimal(every.l0, 1)
+    return Headline(
+        f"{decimal(every.fvu)} | {decimal(outliers.fvu)}",
+        "variance unexplained: all | outlier tokens",
+        "about the mean of all tokens"
+        + (f"; {l0} features active per token" if l0 != UNDEFINED else ""),
+    )

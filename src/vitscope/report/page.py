@@ -1,0 +1,112 @@
+"""The run's report as one HTML file that asks nothing of the network."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from vitscope.artifacts.atomic import write_text
+from vitscope.figures.awcds import plot_awcds
+from vitscope.figures.cds import plot_cds
+from vitscope.figures.instability import plot_instability
+from vitscope.figures.norms import plot_norms
+from vitscope.figures.svg import inline_svg
+from vitscope.figures.training import plot_training
+from vitscope.report import numbers
+from vitscope.report.cards import FeatureCard, feature_card
+from vitscope.report.data import ReportData
+from vitscope.report.groups import group_profiles
+from vitscope.report.headlines import GAMMA, MISSED, headlines
+from vitscope.report.study import study_toml
+
+SKIPPED_SHOWN = 50
+"""Skipped images listed on the page; ``skipped.csv`` has them all."""
+
+FILTERS: dict[str, Any] = {
+    "whole": numbers.whole,
+    "decimal": numbers.decimal,
+    "with_error": numbers.with_error,
+    "percent": numbers.percent,
+    "p_value": numbers.p_value,
+    "duration": numbers.duration,
+}
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page to ``path`` atomically.
+
+    Raises:
+        ArtifactError: the disk is full or the folder cannot be written.
+    """
+    write_text(path, render_report(data))
+
+
+def render_report(data: ReportData) -> str:
+    """Return the page; equal data give equal text."""
+    template = _environment().get_template("report.html")
+    return template.render(
+        data=data,
+        figures=_figures(data),
+        headlines=headlines(data),
+        groups=group_profiles(data),
+        galleries=_galleries(data),
+        missed=MISSED,
+        gamma_source=GAMMA[data.partition.source],
+        study=study_toml(data.study),
+        skipped_shown=SKIPPED_SHOWN,
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("vitscope.report"),
+        autoescape=True,  # image ids and paths are a stranger's text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    return environment
+
+
+def _figures(data: ReportData) -> dict[str, Markup]:
+    drawn = {
+        "cds": (plot_cds(data.scores.cds, data.partition), "Histogram of CDS, split at γ"),
+        "norms": (plot_norms(data.norm_histogram, data.tau), "Histogram of norms, with τ"),
+        "awcds": (plot_awcds(data.spectrum, data.tau.tau), "awCDS over norm percentiles"),
+        "instability": (
+            plot_instability(data.instability, data.diameter),
+            "Mean EMD of outlier and other tokens under three readings",
+        ),
+    }
+    if data.curve:
+        drawn["training"] = (plot_training(data.curve), "FVU and dead features over steps")
+    # the SVG is our own; its texts are numbers and fixed words
+    return {name: Markup(inline_svg(f, name, text)) for name, (f, text) in drawn.items()}
+
+
+def _galleries(data: ReportData) -> list[dict[str, Any]]:
+    """Return both groups' cards, with what a reader must know of how they were chosen."""
+    shown = {feature.feature: feature for feature in data.gallery}
+
+    def cards(features: tuple[int, ...], group: str) -> list[FeatureCard]:
+        return [feature_card(shown[j], group, data) for j in features if j in shown]
+
+    choice, partition = data.choice, data.partition
+    return [
+        {
+            "group": "low",
+            "title": "Low-CDS features: local",
+            "n": int(partition.low.size),
+            "n_eligible": choice.n_low,
+            "cards": cards(choice.low, "low"),
+        },
+        {
+            "group": "high",
+            "title": "High-CDS features: context-dependent",
+            "n": int(partition.high.size),
+            "n_eligible": choice.n_high,
+            "cards": cards(choice.high, "high"),
+        },
+    ]
