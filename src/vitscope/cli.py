@@ -1,0 +1,178 @@
+"""The command line: verbs to functions, no logic."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vitscope.console import errors, print_run, print_selfcheck, print_stage, results
+from vitscope.errors import ConfigError, VitscopeError
+from vitscope.stages.purposes import PURPOSES
+
+if TYPE_CHECKING:
+    from vitscope.study import Study
+
+# Modules that bring torch and timm are imported by the verb that needs them: help is instant.
+
+MODES = ("oracle", "trained", "stress")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Which features of a vision transformer are local, which are global?",
+)
+
+StudyPath = Annotated[Path, typer.Argument(help="A study file (TOML).", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Run directory; default runs/NAME.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON on standard output.")]
+
+EXIT_CHECK_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+@app.command()
+def run(study: StudyPath, out: Out = None, json_: Json = False) -> None:
+    """Run every stage of a study; what is unchanged since an earlier run is skipped."""
+    _run(_load(study), out, None, json_)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
+    json_: Json = False,
+) -> None:
+    """Run the whole job on generated pictures and the planted backbone."""
+    from vitscope.demo import demo_study
+
+    _run(demo_study(out), out, None, json_)
+
+
+@app.command()
+def score(
+    study: Annotated[Path | None, typer.Argument(help="A study file (TOML).")] = None,
+    model: Annotated[str | None, typer.Option(help="Backbone, instead of a study.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its local checkpoint.")] = None,
+    sae: Annotated[Path | None, typer.Option(help="Folder of an SAE.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder or list of images.")] = None,
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """Score exemplar pairs: one stage of STUDY, or all it takes for --model, --sae, --images."""
+    if study is not None:
+        if any(option is not None for option in (model, weights, sae, images)):
+            raise ConfigError("give a study, or --model, --sae and --images, not both")
+        _run(_load(study), out, ["score"], json_)
+        return
+    if model is None or sae is None or images is None:
+        raise ConfigError("without a study, --model, --sae and --images are all needed")
+    from vitscope.study import study_for_sae
+
+    _run(study_for_sae(model, weights, sae, images), out, None, json_)
+
+
+@app.command()
+def selfcheck(
+    images: Annotated[
+        Path | None, typer.Option(help="Photographs to use; default: generated ones.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep the runs here.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(MODES)}.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Run the real pipeline where the truth is known; exit 1 when a bound fails."""
+    unknown = set(only or ()) - set(MODES)
+    if unknown:
+        raise ConfigError(f"no selfcheck '{sorted(unknown)[0]}'; there are {', '.join(MODES)}")
+    from vitscope.selfcheck.selfcheck import run_selfcheck
+
+    report = run_selfcheck(
+        images=images, out=out, modes=tuple(only or MODES), seed=seed, on_stage=print_stage
+    )
+    if json_:
+        checks = {run: [asdict(check) for check in rows] for run, rows in report.checks.items()}
+        _print_json({"passed": report.passed, "checks": checks})
+    else:
+        print_selfcheck(report)
+    if not report.passed:
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+@app.command()
+def models() -> None:
+    """List the backbones that have a name."""
+    from vitscope.backbones.zoo import ZOO
+
+    table = Table("name", "timm model", "layer", "resolution", "τ", box=None)
+    table.add_row("planted", "known ground truth, no weights", "1", "112", "found")
+    for name, entry in ZOO.items():
+        tau = "found" if entry.tau is None else f"{entry.tau:g}"
+        table.add_row(name, entry.timm_name, str(entry.layer), str(entry.resolution), tau)
+    results.print(table)
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    def command(study: StudyPath, out: Out = None, json_: Json = False) -> None:
+        _run(_load(study), out, [name], json_)
+
+    return command
+
+
+for _name, _purpose in PURPOSES.items():
+    if _name != "score":
+        app.command(_name, help=f"One stage: {_purpose}.")(_stage_command(_name))
+
+
+def _load(path: Path) -> "Study":
+    from vitscope.study import load_study
+
+    return load_study(path)
+
+
+def _run(study: "Study", out: Path | None, only: list[str] | None, json_: bool) -> None:
+    from vitscope.pipeline import run_study
+
+    out = out or _default_out(study)
+    outcomes = run_study(study, out.absolute(), only=only, on_stage=print_stage)
+    if json_:
+        stages = {
+            name: {
+                "seconds": outcome.stamp.seconds,
+                "skipped": outcome.skipped,
+                **outcome.stamp.summary,
+            }
+            for name, outcome in outcomes.items()
+        }
+        _print_json({"run": str(out.absolute()), "stages": stages})
+    else:
+        print_run(outcomes, out)
+
+
+def _default_out(study: "Study") -> Path:
+    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "-" for c in study.name)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line and exit code 2, never a traceback."""
+    try:
+        app()
+    except VitscopeError as error:
+        errors.print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command continues where this one stopped")
+        sys.exit(EXIT_INTERRUPTED)

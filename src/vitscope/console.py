@@ -1,0 +1,144 @@
+"""What a person reads on the terminal: a line per stage, a table at the end."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:  # they bring torch and timm, which `--help` should not wait for
+    from vitscope.pipeline import Stage
+    from vitscope.selfcheck.check import Check
+    from vitscope.selfcheck.selfcheck import SelfcheckReport
+    from vitscope.stages.context import StageOutcome
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+results = Console(highlight=False)
+
+Summary = Mapping[str, Any]
+
+
+def print_stage(stage: "Stage", outcome: "StageOutcome") -> None:
+    """Say that a stage has ended, on standard error."""
+    if outcome.skipped:
+        errors.print(f"[dim]· {stage.name:<12} unchanged[/dim]")
+    else:
+        errors.print(f"[green]✓[/green] {stage.name:<12} {outcome.stamp.seconds:7.1f} s")
+
+
+def print_run(outcomes: Mapping[str, "StageOutcome"], out: Path) -> None:
+    """Print the headline numbers of the stages that ran, and where the results lie."""
+    table = Table(title=None, show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, outcome in outcomes.items():
+        for label, value in _HEADLINES.get(name, _nothing)(outcome.stamp.summary):
+            table.add_row(label, value)
+    results.print(table)
+    where = outcomes["report"].stamp.summary["path"] if "report" in outcomes else out
+    results.print(f"\n[bold]{'report' if 'report' in outcomes else 'run'}[/bold]  {where}")
+
+
+def print_selfcheck(report: "SelfcheckReport") -> None:
+    """Print every check beside its truth; failures in red."""
+    for run, checks in report.checks.items():
+        table = Table(title=f"selfcheck: {run}", title_justify="left", box=None)
+        table.add_column("", width=1)
+        table.add_column("figure", no_wrap=True)
+        for column in ("measured", "truth"):
+            table.add_column(column, justify="right")
+        table.add_column("bound")
+        for check in checks:
+            table.add_row(*_check_row(check))
+        results.print(table, "")
+    verdict = "[green]every bound holds[/green]" if report.passed else "[red]a bound fails[/red]"
+    results.print(verdict)
+
+
+def _check_row(check: "Check") -> tuple[str, ...]:
+    mark = {True: "[green]✓[/green]", False: "[red]✗[/red]", None: "[dim]·[/dim]"}[check.passed]
+    truth = "" if check.expected is None else f"{check.expected:.4f}"
+    return mark, check.name, f"{check.measured:.4f}", truth, check.bound
+
+
+def _nothing(_: Summary) -> list[tuple[str, str]]:
+    return []
+
+
+def _images(summary: Summary) -> list[tuple[str, str]]:
+    counts = ", ".join(f"{summary[s]} {s}" for s in ("train", "eval") if s in summary)
+    skipped = f", {summary['skipped']} skipped (skipped.csv)" if summary["skipped"] else ""
+    return [("images", counts + skipped)]
+
+
+def _train(summary: Summary) -> list[tuple[str, str]]:
+    text = f"{summary['features']:,} features"
+    if "steps" in summary:
+        text += f", {summary['steps']:,} steps, {summary['tokens']:,} tokens"
+    return [("SAE", text)]
+
+
+def _outliers(summary: Summary) -> list[tuple[str, str]]:
+    text = f"{_number(summary['tau'])}, {summary['share']:.2%} of patch tokens above"
+    return [("τ", text), ("", f"[dim]{summary['message']}[/dim]")]
+
+
+def _evaluate(summary: Summary) -> list[tuple[str, str]]:
+    def both(key: str) -> str:
+        return f"{_number(summary[f'{key}_all'])} / {_number(summary[f'{key}_outlier'])}"
+
+    return [
+        ("FVU all / outlier", both("fvu")),
+        ("L0 all / outlier", both("l0")),
+        ("cosine all / outlier", both("cosine")),
+    ]
+
+
+def _score(summary: Summary) -> list[tuple[str, str]]:
+    text = f"{summary['pairs']:,} on {summary['images']:,} images, {summary['missed']:,} missed"
+    return [("pairs", text)]
+
+
+def _partition(summary: Summary) -> list[tuple[str, str]]:
+    sizes = f"{summary['low']:,} low, {summary['high']:,} high, {summary['unscored']:,} unscored"
+    return [("γ", f"{_number(summary['gamma'])} ({summary['source']}): {sizes}")]
+
+
+def _instability(summary: Summary) -> list[tuple[str, str]]:
+    return [
+        (
+            f"D̄ outlier / other, {reading}",
+            f"{_with_error(summary[reading]['out'])} / {_with_error(summary[reading]['non'])} "
+            "patches",
+        )
+        for reading in ("query", "received", "key")
+    ]
+
+
+def _awcds(summary: Summary) -> list[tuple[str, str]]:
+    values = f"{_number(summary['on_outliers'])} / {_number(summary['on_others'])}"
+    return [("awCDS outlier / other", values)]
+
+
+def _with_error(group: Summary) -> str:
+    if group["error"] is None:
+        return _number(group["mean"])
+    return f"{_number(group['mean'])} ± {_number(group['error'])}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+_HEADLINES = {
+    "images": _images,
+    "train": _train,
+    "outliers": _outliers,
+    "evaluate": _evaluate,
+    "score": _score,
+    "partition": _partition,
+    "instability": _instability,
+    "awcds": _awcds,
+}

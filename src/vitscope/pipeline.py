@@ -1,0 +1,89 @@
+"""The whole pipeline on one screen: every stage, in order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitscope.artifacts.atomic import write_text
+from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.errors import ConfigError
+from vitscope.stages.awcds import run_awcds
+from vitscope.stages.context import Context, StageOutcome
+from vitscope.stages.evaluate import run_evaluate
+from vitscope.stages.extract import run_extract
+from vitscope.stages.images import run_images
+from vitscope.stages.instability import run_instability
+from vitscope.stages.outliers import run_outliers
+from vitscope.stages.partition import run_partition
+from vitscope.stages.report import run_report
+from vitscope.stages.score import run_score
+from vitscope.stages.train import run_train
+from vitscope.study import Study, dump_study
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline: its verb and the work."""
+
+    name: str
+    run: Callable[[Context], StageOutcome]
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("images", run_images),
+    Stage("extract", run_extract),
+    Stage("train", run_train),
+    Stage("outliers", run_outliers),
+    Stage("evaluate", run_evaluate),
+    Stage("score", run_score),
+    Stage("partition", run_partition),
+    Stage("instability", run_instability),
+    Stage("awcds", run_awcds),
+    Stage("report", run_report),
+)
+
+OnStage = Callable[[Stage, StageOutcome], None]
+
+
+def run_study(
+    study: Study, out: Path, *, only: Sequence[str] | None = None, on_stage: OnStage | None = None
+) -> dict[str, StageOutcome]:
+    """Run a study's stages in ``out``; what is unchanged since an earlier run is skipped.
+
+    Args:
+        study: with absolute paths.
+        out: the run directory, created where needed and locked meanwhile.
+        only: names of the stages to run, in pipeline order; all of them by default.
+        on_stage: called after each stage.
+
+    Returns:
+        how each stage ended, by name.
+
+    Raises:
+        VitscopeError: naming what was wrong; what had finished stays finished.
+    """
+    run = RunDirectory(out)
+    outcomes: dict[str, StageOutcome] = {}
+    with run.locked():
+        write_text(run.study, dump_study(study))
+        context = Context(study, run)
+        for stage in chosen_stages(study, only):
+            outcomes[stage.name] = stage.run(context)
+            if on_stage is not None:
+                on_stage(stage, outcomes[stage.name])
+    return outcomes
+
+
+def chosen_stages(study: Study, only: Sequence[str] | None = None) -> list[Stage]:
+    """Return the stages to run: extraction has no use when the SAE is given.
+
+    Raises:
+        ConfigError: ``only`` names a stage that does not exist.
+    """
+    known = {stage.name for stage in STAGES}
+    unknown = set(only or ()) - known
+    if unknown:
+        raise ConfigError(f"no stage '{sorted(unknown)[0]}'; stages: {', '.join(sorted(known))}")
+    if only is not None:
+        return [stage for stage in STAGES if stage.name in only]
+    return [stage for stage in STAGES if stage.name != "extract" or study.sae.path is None]

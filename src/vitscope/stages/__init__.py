@@ -1,0 +1,1 @@
+"""One file a stage: from artifacts to artifacts, by way of the folders below."""

@@ -1,0 +1,61 @@
+"""A pass over the evaluation images in chunks: forward once, keep each chunk's result on disk."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL.Image import Image
+from torch import Tensor
+
+from vitscope.activations.forward import EncodedBatch, PassClock, encode_images
+from vitscope.artifacts.parts import resumable_map
+from vitscope.images.sources import ImageRef
+from vitscope.progress import track
+from vitscope.stages.context import Context
+
+CHUNK_IMAGES = 128
+"""Images between two saved parts: what a kill may cost."""
+
+Batches = Iterator[EncodedBatch]
+Reduce = Callable[[Sequence[ImageRef], Batches], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class ChunkedPass:
+    """The parts of a pass, in image order, and where its time went."""
+
+    parts: list[dict[str, Tensor]]
+    rates: dict[str, float]
+
+
+def pass_over(
+    context: Context,
+    stage: str,
+    fingerprint: str,
+    refs: Sequence[ImageRef],
+    prepare: Callable[[Image], Tensor],
+    reduce: Reduce,
+) -> ChunkedPass:
+    """Encode ``refs`` chunk by chunk and hand each chunk's batches to ``reduce``.
+
+    ``reduce`` is called with the chunk's references; a batch's ``indices`` point into them.
+    """
+    clock = PassClock()
+    chunks = [refs[start : start + CHUNK_IMAGES] for start in range(0, len(refs), CHUNK_IMAGES)]
+    with track(stage, len(refs), "images") as progress:
+
+        def compute(chunk: Sequence[ImageRef]) -> dict[str, Tensor]:
+            batches = encode_images(
+                context.backbone, chunk, prepare, context.reading, clock=clock, progress=progress
+            )
+            return reduce(chunk, batches)
+
+        parts = list(
+            resumable_map(
+                context.run.parts(stage),
+                fingerprint,
+                chunks,
+                compute,
+                on_reuse=lambda chunk: progress.skip(len(chunk)),
+            )
+        )
+    return ChunkedPass(parts, clock.rates(context.reading.workers))

@@ -1,0 +1,117 @@
+"""What every stage is handed: the study, its run directory, and what earlier stages left."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from vitscope.activations.forward import ReadingSettings
+from vitscope.artifacts.checksum import fingerprint
+from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.artifacts.stage import StageBody, Stamp, outputs_digest, read_stamp, run_stage
+from vitscope.backbones.backbone import Backbone
+from vitscope.backbones.loading import choose_device, load_backbone
+from vitscope.errors import ArtifactError
+from vitscope.images.sources import ImageRef
+from vitscope.images.verify import VerifiedImages, read_image_table
+from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.storage import check_fits, load_sae
+from vitscope.study import Study
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How a stage ended.
+
+    Attributes:
+        stamp: its record.
+        skipped: nothing had changed, and the earlier result stands.
+    """
+
+    stamp: Stamp
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """A study in progress; the run directory is locked by the caller."""
+
+    study: Study
+    run: RunDirectory
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The backbone, loaded once per process."""
+        return load_backbone(self.study.backbone)
+
+    @cached_property
+    def sae(self) -> SparseAutoencoder:
+        """The run's SAE, on the backbone's terms."""
+        sae = load_sae(self.run.sae)
+        check_fits(sae, self.backbone.site)
+        return sae.to(choose_device(self.study.backbone.device))
+
+    @property
+    def reading(self) -> ReadingSettings:
+        """How images are read for a forward pass."""
+        images = self.study.images
+        return ReadingSettings(self.study.backbone.batch_size, images.workers, images.max_pixels)
+
+    @property
+    def stretch(self) -> bool:
+        """Whether images are stretched to the square rather than cropped."""
+        return self.study.scope.resize == "stretch"
+
+    @property
+    def backbone_digest(self) -> str:
+        """Hash of what the backbone is and how it sees images."""
+        parts = asdict(self.backbone.site) | {"sees": asdict(self.backbone.preprocessing)}
+        return fingerprint(parts | {"resize": self.study.scope.resize})
+
+    def images(self, split: str) -> VerifiedImages:
+        """Return the verified images of ``train`` or ``eval``."""
+        shared = split == "eval" and self.study.images.eval is None
+        return read_image_table(self.run.images("train" if shared else split))
+
+    def eval_refs(self) -> Sequence[ImageRef]:
+        """Return the usable evaluation images."""
+        return self.images("eval").usable
+
+    @cached_property
+    def eval_positions(self) -> dict[str, int]:
+        """Position of each evaluation image in its set, by id."""
+        return {ref.id: index for index, ref in enumerate(self.eval_refs())}
+
+    def done(self, stage: str) -> Stamp:
+        """Return the stamp of a stage that must have finished.
+
+        Raises:
+            ArtifactError: it has not; the message says what to run.
+        """
+        stamp = read_stamp(self.run, stage)
+        if stamp is None:
+            raise ArtifactError(
+                f"stage '{stage}' has not finished in {self.run.root}; run `vitscope run` on the "
+                f"same study, or `vitscope {stage}` first"
+            )
+        return stamp
+
+    def finish(
+        self,
+        stage: str,
+        *,
+        settings: Mapping[str, Any],
+        after: Sequence[str],
+        body: StageBody,
+        extra_inputs: Mapping[str, str] | None = None,
+    ) -> StageOutcome:
+        """Run ``body`` unless the stage stands; its inputs are the outputs of ``after``."""
+        inputs = {name: outputs_digest(self.done(name)) for name in after}
+        stamp, skipped = run_stage(
+            self.run,
+            stage,
+            settings={"seed": self.study.seed, **settings},
+            inputs={**inputs, **(extra_inputs or {})},
+            body=body,
+        )
+        return StageOutcome(stamp, skipped)

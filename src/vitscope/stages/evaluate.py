@@ -1,0 +1,128 @@
+"""Stage «evaluate»: reconstruction, activity and exemplars, in one pass over plain images."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vitscope.artifacts.atomic import write_json
+from vitscope.artifacts.stage import StageOutput
+from vitscope.artifacts.tables import write_table
+from vitscope.images.sources import ImageRef
+from vitscope.metrics.activity import FeatureActivity
+from vitscope.metrics.reconstruction import ReconstructionSums
+from vitscope.scope.exemplars import NO_IMAGE, TopImages
+from vitscope.scope.views import plain_view
+from vitscope.stages.chunked import Batches, pass_over
+from vitscope.stages.context import Context, StageOutcome
+from vitscope.stages.outliers import read_tau
+
+
+def run_evaluate(context: Context) -> StageOutcome:
+    """Write ``exemplars.parquet``, the activity of every feature, and Table 6's figures."""
+    study, run = context.study, context.run
+    k = study.scope.top_images
+
+    def body(fingerprint: str) -> StageOutput:
+        refs = context.eval_refs()
+        backbone = context.backbone
+        prepare = partial(
+            plain_view,
+            site=backbone.site,
+            preprocessing=backbone.preprocessing,
+            stretch=context.stretch,
+        )
+        tau = read_tau(context)
+        reduce = partial(_evaluate_chunk, context, tau, k)
+        done = pass_over(context, "evaluate", fingerprint, refs, prepare, reduce)
+        top, sums, activity = _merge(context, done.parts, k)
+        source = {"stage": "evaluate", "fingerprint": fingerprint}
+        _write_exemplars(context, top, refs, source)
+        _write_activity(context, activity, source)
+        metrics = sums.metrics()
+        write_json(run.table("reconstruction"), asdict(metrics) | {"tau": tau})
+        fired = activity.count["normal"] + activity.count["outlier"] > 0
+        summary = {
+            "fvu_all": metrics.all.fvu,
+            "fvu_outlier": metrics.outlier.fvu,
+            "l0_all": metrics.all.l0,
+            "l0_outlier": metrics.outlier.l0,
+            "cosine_all": metrics.all.cosine,
+            "cosine_outlier": metrics.outlier.cosine,
+            "silent_share": float((~fired).double().mean()),
+        }
+        files = [run.exemplars, run.columns("activity"), run.table("reconstruction")]
+        return StageOutput(files, summary | done.rates)
+
+    return context.finish(
+        "evaluate",
+        settings={"top_images": k},
+        after=("images", "train", "outliers"),
+        extra_inputs={"backbone": context.backbone_digest},
+        body=body,
+    )
+
+
+def _evaluate_chunk(
+    context: Context, tau: float, k: int, chunk: Sequence[ImageRef], batches: Batches
+) -> dict[str, Tensor]:
+    sae, start = context.sae, _position(context, chunk[0])
+    top = TopImages.empty(sae.n_features, k)
+    sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
+    for batch in batches:
+        patch = batch.tokens.patch.float()
+        rows = patch.reshape(-1, patch.shape[-1])
+        codes = sae.encode(rows)
+        outlier = rows.norm(dim=-1) > tau
+        sums.update(rows, sae.decode(codes), codes, outlier)
+        activity.update(codes, outlier)
+        strongest = codes.reshape(*patch.shape[:2], -1).amax(1)
+        top.update(strongest, torch.tensor(batch.indices) + start)
+    exemplars = {"top.activation": top.activation, "top.image": top.image}
+    return exemplars | sums.to_tensors() | activity.to_tensors()
+
+
+def _position(context: Context, ref: ImageRef) -> int:
+    return context.eval_positions[ref.id]
+
+
+def _merge(
+    context: Context, parts: list[dict[str, Tensor]], k: int
+) -> tuple[TopImages, ReconstructionSums, FeatureActivity]:
+    sae = context.sae
+    top = TopImages.empty(sae.n_features, k)
+    sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
+    for part in parts:
+        top.merge(TopImages(part["top.activation"], part["top.image"]))
+        sums.merge(ReconstructionSums.from_tensors(part))
+        activity.merge(FeatureActivity.from_tensors(part))
+    return top, sums, activity
+
+
+def _write_exemplars(
+    context: Context, top: TopImages, refs: Sequence[ImageRef], source: dict[str, str]
+) -> None:
+    feature, rank = (top.image != NO_IMAGE).nonzero(as_tuple=True)
+    image = top.image[feature, rank].numpy()
+    columns = {
+        "feature": feature.numpy(),
+        "rank": rank.numpy(),
+        "image": image,
+        "image_id": [refs[index].id for index in image],
+        "activation": top.activation[feature, rank].numpy(),
+    }
+    write_table(context.run.exemplars, columns, source)
+
+
+def _write_activity(context: Context, activity: FeatureActivity, source: dict[str, str]) -> None:
+    columns = {
+        "density": activity.density(),
+        "mean_activation": activity.mean_active(),
+        "max_activation": activity.maximum,
+        "mean_on_outlier": activity.mean_on("outlier"),
+        "mean_on_normal": activity.mean_on("normal"),
+    }
+    arrays = {name: values.double().numpy() for name, values in columns.items()}
+    write_table(context.run.columns("activity"), arrays, source)

@@ -1,0 +1,49 @@
+"""Stage «images»: every file decoded once, what is unusable listed and left out."""
+
+from pathlib import Path
+
+from vitscope.artifacts.stage import StageOutput
+from vitscope.images.sources import ImageFolder
+from vitscope.images.verify import (
+    VerifiedImages,
+    check_skips,
+    verify_images,
+    write_image_table,
+    write_skipped,
+)
+from vitscope.stages.context import Context, StageOutcome
+
+
+def run_images(context: Context) -> StageOutcome:
+    """Verify the training images, and the evaluation images where they are others."""
+    settings = context.study.images
+    folders = {"train": ImageFolder(settings.train, limit=settings.train_limit)}
+    if settings.eval is not None:
+        folders["eval"] = ImageFolder(settings.eval, limit=settings.eval_limit)
+
+    def body(_: str) -> StageOutput:
+        verified = {split: _verify(context, folder) for split, folder in folders.items()}
+        skipped = [bad for images in verified.values() for bad in images.skipped]
+        write_skipped(context.run.skipped, skipped)
+        files: list[Path] = [context.run.skipped]
+        for split, images in verified.items():
+            check_skips(images, settings.max_skipped)
+            write_image_table(context.run.images(split), images)
+            files.append(context.run.images(split))
+        rates = [images.decode_rate for images in verified.values() if images.decode_rate]
+        summary = {split: len(images.usable) for split, images in verified.items()}
+        summary["skipped"] = len(skipped)
+        return StageOutput(files, summary | {"checked_images_per_s": round(min(rates), 1)})
+
+    return context.finish(
+        "images",
+        settings={"max_skipped": settings.max_skipped, "max_pixels": settings.max_pixels},
+        after=(),
+        extra_inputs={split: folder.listing_digest for split, folder in folders.items()},
+        body=body,
+    )
+
+
+def _verify(context: Context, folder: ImageFolder) -> VerifiedImages:
+    settings = context.study.images
+    return verify_images(folder.refs, workers=settings.workers, max_pixels=settings.max_pixels)

@@ -1,0 +1,14 @@
+"""The stages' names and purposes, in order: all that the command line needs before any work."""
+
+PURPOSES: dict[str, str] = {
+    "images": "decode every image once; list what cannot be used",
+    "extract": "patch tokens of the training images, as shards",
+    "train": "a BatchTopK SAE on those tokens, or the one given",
+    "outliers": "token norms and the outlier threshold τ",
+    "evaluate": "reconstruction, feature activity, exemplars",
+    "score": "Earth Mover's Distance of every exemplar pair",
+    "partition": "CDS of every feature; γ; low and high",
+    "instability": "how far attention moves, outliers against others",
+    "awcds": "activation-weighted CDS over the norm spectrum",
+    "report": "one self-contained page",
+}

@@ -1,0 +1,207 @@
+"""Stage «report»: everything the run found, on one self-contained page."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitscope.activations.forward import PassClock, encode_images
+from vitscope.artifacts.atomic import read_json
+from vitscope.artifacts.stage import StageOutput, Stamp, library_versions, read_stamp
+from vitscope.artifacts.tables import read_table
+from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
+from vitscope.progress import track
+from vitscope.report.data import PartitionSizes, ReportData, StageTiming
+from vitscope.report.gallery import (
+    IMAGES_PER_FEATURE,
+    GalleryChoice,
+    GalleryFeature,
+    GalleryImage,
+    choose_gallery,
+    minimum_pairs,
+)
+from vitscope.report.page import write_report
+from vitscope.scope.awcds import NormSpectrum
+from vitscope.scope.outliers import NormHistogram, OutlierThreshold
+from vitscope.scope.partition import partition_features
+from vitscope.scope.views import shifted_views
+from vitscope.stages.context import Context, StageOutcome
+from vitscope.stages.instability import summarise_readings
+from vitscope.stages.partition import read_scores
+
+BEFORE = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "instability",
+          "awcds")  # fmt: skip
+NEEDED = tuple(name for name in BEFORE if name != "extract")
+
+Table = Mapping[str, NDArray[Any]]
+
+
+def run_report(context: Context) -> StageOutcome:
+    """Gather the artifacts of every stage, render the gallery, and write ``report.html``."""
+    run = context.run
+
+    def body(_: str) -> StageOutput:
+        data = gather(context)
+        write_report(run.report, data)
+        return StageOutput([run.report], {"path": str(run.report)})
+
+    return context.finish(
+        "report",
+        settings={
+            "name": context.study.name,
+            "note": context.study.note,
+            **context.study.outliers.model_dump(include={"attention"}),
+        },
+        after=NEEDED,
+        extra_inputs={"backbone": context.backbone_digest},
+        body=body,
+    )
+
+
+def gather(context: Context) -> ReportData:
+    """Read what every stage left; the gallery's views and maps are computed anew."""
+    study, run = context.study, context.run
+    scores = read_scores(context)
+    partition = partition_features(
+        scores.cds, gamma=study.scope.gamma, unscored=study.scope.unscored, seed=study.seed
+    )
+    choice = choose_gallery(scores, partition, minimum_pairs(study.scope.top_images))
+    instability = read_json(run.table("instability"))
+    trained = study.sae.path is None
+    skipped = [(bad.id, bad.reason) for bad in context.images("eval").skipped]
+    return ReportData(
+        title=study.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=_notes(context),
+        study=study.model_dump(mode="json"),
+        scope=study.scope,
+        outliers=study.outliers,
+        site=context.backbone.site,
+        n_train_images=len(context.images("train").usable) if trained else 0,
+        n_eval_images=len(context.eval_refs()),
+        n_skipped=int(context.done("images").summary["skipped"]),
+        reconstruction=_reconstruction(read_json(run.table("reconstruction"))),
+        scores=scores,
+        columns=read_table(run.columns("activity")),
+        partition=partition,
+        partition_by_missing=_by_missing(read_json(run.table("partition"))),
+        tau=_threshold(read_json(run.table("outliers"))),
+        norm_histogram=_histogram(read_table(run.columns("norm_histogram"))),
+        instability=tuple(summarise_readings(read_table(run.outliers))),
+        n_instability_images=int(instability["n_images"]),
+        diameter=float(instability["diameter"]),
+        spectrum=NormSpectrum(**_only(NormSpectrum, read_table(run.columns("awcds")))),
+        choice=choice,
+        gallery=_gallery(context, choice),
+        stages=_timings(context),
+        versions=library_versions(),
+        curve=_curve(context) if trained else (),
+        skipped=tuple(skipped),
+    )
+
+
+def _notes(context: Context) -> tuple[str, ...]:
+    study = context.study
+    notes = [study.note] if study.note else []
+    if study.images.eval is None and study.sae.path is None:
+        notes.append(
+            "The SAE was trained and evaluated on the same images: reconstruction figures are "
+            "those of the training set."
+        )
+    return tuple(notes)
+
+
+def _reconstruction(table: Mapping[str, Any]) -> ReconstructionMetrics:
+    def group(name: str) -> GroupMetrics:
+        values = {key: _number(value) for key, value in table[name].items() if key != "n"}
+        return GroupMetrics(n=int(table[name]["n"]), **values)
+
+    return ReconstructionMetrics(all=group("all"), outlier=group("outlier"))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _by_missing(table: Mapping[str, Any]) -> dict[str, PartitionSizes]:
+    return {
+        reading: PartitionSizes(
+            _number(row["gamma"]), int(row["low"]), int(row["high"]), int(row["unscored"])
+        )
+        for reading, row in table["by_missing"].items()
+    }
+
+
+def _threshold(table: Mapping[str, Any]) -> OutlierThreshold:
+    values = _only(OutlierThreshold, table)
+    values["p_value"] = _number(values["p_value"])
+    values["mode_peaks"] = tuple(values["mode_peaks"])
+    return OutlierThreshold(**values)
+
+
+def _histogram(table: Table) -> NormHistogram:
+    edges = np.append(table["log10_low"], table["log10_high"][-1])
+    return NormHistogram(edges=edges, counts=table["n_tokens"])
+
+
+def _only(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: values[f.name] for f in fields(record)}
+
+
+def _timings(context: Context) -> tuple[StageTiming, ...]:
+    stamps = (read_stamp(context.run, name) for name in BEFORE)
+    return tuple(StageTiming(stamp.stage, stamp.seconds, _rate(stamp)) for stamp in stamps if stamp)
+
+
+def _rate(stamp: Stamp) -> str:
+    words = {
+        "decode_images_per_s": "{:.0f} images/s decoded",
+        "encode_views_per_s": "{:.0f} views/s encoded",
+        "checked_images_per_s": "{:.0f} images/s checked",
+        "tokens_per_s": "{:.0f} tokens/s",
+    }
+    known = [text.format(stamp.summary[k]) for k, text in words.items() if stamp.summary.get(k)]
+    return ", ".join(known)
+
+
+def _curve(context: Context) -> tuple[Mapping[str, float], ...]:
+    lines = context.run.training_log.read_text(encoding="utf-8").splitlines()
+    return tuple(json.loads(line) for line in lines)
+
+
+def _gallery(context: Context, choice: GalleryChoice) -> tuple[GalleryFeature, ...]:
+    """Encode both views of each chosen feature's strongest images, every image once."""
+    pairs = read_table(context.run.pairs)
+    study, site, refs = context.study, context.backbone.site, context.eval_refs()
+    top = np.isin(pairs["feature"], choice.features) & (pairs["rank"] < IMAGES_PER_FEATURE)
+    images = np.unique(pairs["image"][top])
+    prepare = partial(shifted_views, site=site, shift=study.scope.shift, stretch=context.stretch)
+    shown: dict[int, dict[int, GalleryImage]] = {j: {} for j in choice.features}
+    with track("gallery", len(images), "images") as progress:
+        for batch in encode_images(
+            context.backbone,
+            [refs[int(image)] for image in images],
+            prepare,
+            context.reading,
+            clock=PassClock(),
+            progress=progress,
+        ):
+            for row, index in enumerate(batch.indices):
+                views = batch.pixels[2 * row : 2 * row + 2]
+                tokens = batch.tokens.patch[2 * row : 2 * row + 2].float()
+                codes = context.sae.encode(tokens.flatten(0, 1)).cpu()
+                for pair in np.flatnonzero(top & (pairs["image"] == images[index])):
+                    feature = int(pairs["feature"][pair])
+                    maps = codes[:, feature].reshape(2, site.grid, site.grid).double().numpy()
+                    shown[feature][int(pairs["rank"][pair])] = GalleryImage(
+                        str(pairs["image_id"][pair]), views.numpy(), maps, pairs["emd"][pair]
+                    )
+    return tuple(
+        GalleryFeature(j, tuple(image for _, image in sorted(ranked.items())))
+        for j, ranked in shown.items()
+    )

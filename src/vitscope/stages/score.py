@@ -1,0 +1,104 @@
+"""Stage «score»: EMD of every exemplar pair under Shifted Context Crop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitscope.artifacts.stage import StageOutput
+from vitscope.artifacts.tables import read_table, write_table
+from vitscope.images.parallel import worker_count
+from vitscope.images.sources import ImageRef
+from vitscope.scope.pairs import PairScores
+from vitscope.scope.scoring import Wanted, score_views, wanted_by_image
+from vitscope.scope.views import Overlap, shifted_views
+from vitscope.stages.chunked import Batches, pass_over
+from vitscope.stages.context import Context, StageOutcome
+
+
+def run_score(context: Context) -> StageOutcome:
+    """Encode two views of every exemplar image and write ``pairs.parquet``."""
+    study, run = context.study, context.run
+
+    def body(fingerprint: str) -> StageOutput:
+        exemplars = read_table(run.exemplars)
+        wanted = wanted_by_image(exemplars["feature"], exemplars["rank"], exemplars["image"])
+        every = context.eval_refs()
+        site = context.backbone.site
+        overlap = Overlap(site.grid, study.scope.shift)
+        prepare = partial(
+            shifted_views, site=site, shift=study.scope.shift, stretch=context.stretch
+        )
+        reduce = partial(_score_chunk, context, wanted, overlap)
+        refs = [every[image] for image in wanted]
+        done = pass_over(context, "score", fingerprint, refs, prepare, reduce)
+        pairs = PairScores.joined(
+            [PairScores.empty(), *(_from_tensors(part) for part in done.parts)]
+        )
+        source = {"stage": "score", "fingerprint": fingerprint, "diameter": overlap.diameter}
+        write_pairs(run.pairs, pairs, every, source)
+        summary = {
+            "pairs": len(pairs.feature),
+            "missed": int(pairs.missed.sum()),
+            "images": len(refs),
+            "forward_views": 2 * len(refs),
+        }
+        return StageOutput([run.pairs], summary | done.rates)
+
+    return context.finish(
+        "score",
+        settings=study.scope.model_dump(include={"shift", "null_draws", "resize"}),
+        after=("images", "train", "evaluate"),
+        extra_inputs={"backbone": context.backbone_digest},
+        body=body,
+    )
+
+
+def write_pairs(
+    path: Path, pairs: PairScores, refs: Sequence[ImageRef], source: Mapping[str, object]
+) -> None:
+    """Write one row per pair, with the image's id."""
+    columns = {f.name: getattr(pairs, f.name) for f in fields(PairScores)}
+    write_table(path, columns | {"image_id": [refs[i].id for i in pairs.image]}, source)
+
+
+def read_pairs(path: Path) -> PairScores:
+    """Read back what :func:`write_pairs` wrote."""
+    table = read_table(path)
+    return PairScores(**{f.name: table[f.name] for f in fields(PairScores)})
+
+
+def _score_chunk(
+    context: Context,
+    wanted: Mapping[int, Wanted],
+    overlap: Overlap,
+    chunk: Sequence[ImageRef],
+    batches: Batches,
+) -> dict[str, Tensor]:
+    scored: list[PairScores] = []
+    for batch in batches:
+        refs = [chunk[index] for index in batch.indices]
+        scores = score_views(
+            context.sae,
+            batch.tokens.patch.float(),
+            [context.eval_positions[ref.id] for ref in refs],
+            [ref.id for ref in refs],
+            wanted,
+            overlap,
+            null_draws=context.study.scope.null_draws,
+            seed=context.study.seed,
+            workers=worker_count(context.study.images.workers),
+        )
+        scored.append(scores)
+    return {
+        f.name: torch.from_numpy(np.concatenate([getattr(s, f.name) for s in scored]))
+        for f in fields(PairScores)
+    }
+
+
+def _from_tensors(part: Mapping[str, Tensor]) -> PairScores:
+    return PairScores(**{f.name: part[f.name].numpy() for f in fields(PairScores)})

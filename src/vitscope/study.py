@@ -1,0 +1,94 @@
+"""A study: every setting of a run, read from TOML, written back as resolved."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import Field
+
+from vitscope.activations.sampling import ActivationSettings
+from vitscope.backbones.backbone import BackboneSettings
+from vitscope.errors import ConfigError
+from vitscope.images.sources import ImageSettings
+from vitscope.sae.settings import SaeSettings
+from vitscope.scope.awcds import AwcdsSettings
+from vitscope.scope.outliers import OutlierSettings
+from vitscope.scope.settings import ScopeSettings
+from vitscope.settings import Settings
+
+
+class Study(Settings):
+    """Everything that decides a run's results."""
+
+    name: str = Field(default="study", min_length=1)
+    """Title of the report, and folder under ``runs/`` unless ``--out`` says otherwise."""
+
+    note: str = ""
+    """Shown on top of the report: what a reader must know before looking at a number."""
+
+    seed: int = Field(default=0, ge=0)
+    """Decides every draw, together with the epoch and the image's id."""
+
+    images: ImageSettings
+    backbone: BackboneSettings = BackboneSettings()
+    activations: ActivationSettings = ActivationSettings()
+    sae: SaeSettings = SaeSettings()
+    scope: ScopeSettings = ScopeSettings()
+    outliers: OutlierSettings = OutlierSettings()
+    awcds: AwcdsSettings = AwcdsSettings()
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study; relative paths in it start from its own folder.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or holds an unknown or invalid setting.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; give the path of a study file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; give the path of a study file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from None
+    return resolve_paths(Study.parse(values, source=str(path)), path.resolve().parent)
+
+
+def resolve_paths(study: Study, base: Path) -> Study:
+    """Make every path of a study absolute, relative ones starting from ``base``."""
+    groups: dict[str, Settings] = {}
+    for group in ("images", "backbone", "sae"):
+        settings: Settings = getattr(study, group)
+        paths = {
+            key: base / value.expanduser()
+            for key, value in settings.__dict__.items()
+            if isinstance(value, Path)
+        }
+        groups[group] = settings.model_copy(update=paths)
+    return study.model_copy(update=groups)
+
+
+def study_for_sae(model: str, weights: Path | None, sae: Path, images: Path) -> Study:
+    """Return the study that scores an SAE brought along; relative paths start from here."""
+    study = Study(
+        name=f"{model} {sae.name}",
+        images=ImageSettings(train=images),
+        backbone=BackboneSettings(name=model, weights=weights),
+        sae=SaeSettings(path=sae),
+    )
+    return resolve_paths(study, Path.cwd())
+
+
+def dump_study(study: Study) -> str:
+    """Return the study as TOML; what is unset is left out, TOML has no null."""
+    return tomli_w.dumps(_without_none(study.model_dump(mode="json")))
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
