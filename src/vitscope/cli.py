@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,7 +99,7 @@ def selfcheck(
         images=images, out=out, modes=tuple(only or MODES), seed=seed, on_stage=print_stage
     )
     if json_:
-        checks = {run: [asdict(check) for check in rows] for run, rows in report.checks.items()}
+        checks = {run: [check.to_json() for check in rows] for run, rows in report.checks.items()}
         _print_json({"passed": report.passed, "checks": checks})
     else:
         print_selfcheck(report)

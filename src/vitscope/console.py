@@ -97,8 +97,8 @@ def _evaluate(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _score(summary: Summary) -> list[tuple[str, str]]:
-    text = f"{summary['pairs']:,} on {summary['images']:,} images, {summary['missed']:,} missed"
-    return [("pairs", text)]
+    counted = f"{summary['pairs']:,} of {summary['features']:,} features"
+    return [("pairs", f"{counted} on {summary['images']:,} images, {summary['missed']:,} missed")]
 
 
 def _partition(summary: Summary) -> list[tuple[str, str]]:

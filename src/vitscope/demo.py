@@ -30,7 +30,7 @@ def demo_study(out: Path, *, seed: int = 0) -> Study:
         images=ImageSettings(train=pictures.resolve()),
         activations=ActivationSettings(tokens_per_image=0),
         sae=SaeSettings(
-            expansion=4, k=4, batch_size=512, learning_rate=1e-2, decay_share=0.5, steps=2500
+            expansion=4, k=3, batch_size=512, learning_rate=1e-2, decay_share=0.5, steps=2500
         ),
         outliers=OutlierSettings(images=64),
         awcds=AwcdsSettings(bins=40),

@@ -46,6 +46,6 @@ def zoo_entry(name: str) -> ZooEntry:
     if name in ZOO:
         return ZOO[name]
     known = ["planted", *ZOO]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
     raise BackboneError(f"unknown backbone '{name}' ({hint})")

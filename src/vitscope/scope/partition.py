@@ -13,7 +13,7 @@ from vitscope.scope.valley import find_valley, otsu_threshold
 MIN_MODE_SHARE = 0.05
 """A mode of the CDS histogram holds at least this share of the scored features."""
 
-MAX_BANDWIDTH = 0.05
+MAX_BANDWIDTH = 0.03
 """Widest kernel on the CDS axis: wider ones blur modes that small dictionaries do show."""
 
 GammaSource = Literal["given", "valley", "otsu"]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitscope.draws import generator
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.pairs import PairScores, feature_maps, score_maps
 from vitscope.scope.views import Overlap
@@ -25,6 +26,14 @@ class Wanted:
 
     features: NDArray[np.int64]
     ranks: NDArray[np.int64]
+
+
+def sampled_features(feature: NDArray[np.int64], n: int | None, seed: int) -> NDArray[np.int64]:
+    """Return ``n`` of the distinct features drawn at random, ascending; all of them for None."""
+    every = np.unique(feature)
+    if n is None or n >= every.size:
+        return every
+    return np.sort(generator(seed, "sample-features").choice(every, n, replace=False))
 
 
 def wanted_by_image(

@@ -31,5 +31,8 @@ class ScopeSettings(Settings):
     null_draws: int = Field(default=2, ge=0)
     """Random placements per pair for the relocation null; 0 leaves the null out."""
 
+    sample_features: int | None = Field(default=None, ge=1)
+    """Score so many features drawn at random (by seed) from those that fire; None scores all."""
+
     resize: Literal["crop", "stretch"] = "crop"
     """Shorter side and centre crop, or both sides stretched to the square."""

@@ -68,29 +68,23 @@ def check_recovery(
     kinds = np.asarray([atom.kind for atom in backbone.truth])
     for kind in Kind:
         cosine = float(recovery.cosine[(kinds == kind) & seen].mean())
-        name = f"mean cosine of recovered atoms, {kind.value}"
+        name = f"recovered atoms, cosine, {kind.value}"
         least = LEAST_COSINE.get(kind) if bounded else None
         checks.append(reported(name, cosine) if least is None else at_least(name, cosine, least))
     matched = trained_cds[recovery.feature]
     usable = (recovery.cosine >= MATCHED_COSINE) & np.isfinite(matched) & np.isfinite(oracle_cds)
-    checks.append(reported("share of atoms matched and scored", float(usable[seen].mean())))
+    checks.append(reported("atoms matched and scored, share", float(usable[seen].mean())))
     one, other = oracle_cds[usable], matched[usable]
     concordance = ordered_concordance(one, other, CDS_RESOLUTION)
-    name = "rank correlation of CDS with the oracle's, where it tells features apart"
+    name = "CDS rank agreement with the oracle"
     checks.append(
         at_least(name, concordance, LEAST_RANK_CORRELATION)
         if bounded
         else reported(name, concordance)
     )
-    checks.append(
-        reported(
-            "Spearman over all of them, ties of the truth broken by noise", _spearman(one, other)
-        )
-    )
+    checks.append(reported("  Spearman, true ties broken by noise", _spearman(one, other)))
     local = (kinds == Kind.LOCAL)[usable]
-    checks.append(
-        reported("mean CDS of matched local features", _mean(other[local]), _mean(one[local]))
-    )
+    checks.append(reported("  mean CDS, matched local", _mean(other[local]), _mean(one[local])))
     return checks
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from vitscope.activations.forward import ReadingSettings
 from vitscope.backbones.planted.mixture import Mixture
 from vitscope.backbones.planted.planted import PlantedBackbone
+from vitscope.backbones.planted.spec import PlantedSpec
 from vitscope.images.loading import load_batches
 from vitscope.images.sources import ImageRef
 from vitscope.scope.views import plain_view, shifted_views
@@ -26,20 +28,27 @@ class TruthTables:
         strongest: largest activation of each atom on the plain view, [N, n_atoms].
         present: whether each atom is on at all, in view 1 and in view 2, bool [N, 2, n_atoms].
         outlier_share: share of outlier tokens in the plain views.
+        fvu_all: FVU of an SAE made of the true atoms, over all patch tokens.
+        fvu_outlier: the same over outlier tokens, about the mean of all tokens.
     """
 
     strongest: NDArray[np.float32]
     present: NDArray[np.bool_]
     outlier_share: float
+    fvu_all: float
+    fvu_outlier: float
 
 
 def read_truth(backbone: PlantedBackbone, refs: Sequence[ImageRef], shift: int) -> TruthTables:
     """Mix the true codes of every image, in the plain view and in both shifted ones."""
     strongest: list[NDArray[np.float32]] = []
     outliers: list[NDArray[np.bool_]] = []
+    moments: list[tuple[_CodeMoments, _CodeMoments]] = []
     for mixture in _plain_mixtures(backbone, refs):
         strongest.append(mixture.codes.max(1))
         outliers.append(mixture.outliers)
+        flat, mask = mixture.codes.reshape(-1, backbone.spec.n_atoms), mixture.outliers.ravel()
+        moments.append((_code_moments(flat), _code_moments(flat[mask])))
     present: list[NDArray[np.bool_]] = []
     views = partial(shifted_views, site=backbone.site, shift=shift)
     for batch in load_batches(
@@ -51,10 +60,14 @@ def read_truth(backbone: PlantedBackbone, refs: Sequence[ImageRef], shift: int) 
     ):
         on = backbone.mixture(torch.as_tensor(batch.images).flatten(0, 1)).codes.any(1)
         present.append(on.reshape(-1, 2, backbone.spec.n_atoms))
+    whole, of_outliers = (_total(group) for group in zip(*moments, strict=True))
+    mean = whole.total / whole.n
     return TruthTables(
         strongest=np.concatenate(strongest),
         present=np.concatenate(present),
         outlier_share=float(np.concatenate(outliers).mean()),
+        fvu_all=_fvu(backbone.spec, whole, mean),
+        fvu_outlier=_fvu(backbone.spec, of_outliers, mean),
     )
 
 
@@ -74,7 +87,39 @@ def true_awcds(
         values = (codes @ cds[defined]) / np.where(total > 0, total, np.nan)
         outlier.append(values[mixture.outliers])
         other.append(values[~mixture.outliers])
-    return float(np.nanmean(np.concatenate(outlier))), float(np.nanmean(np.concatenate(other)))
+    return _mean(np.concatenate(outlier)), _mean(np.concatenate(other))
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+class _CodeMoments(NamedTuple):
+    """Sums over true codes [n, n_atoms]: tokens, active atoms, squares, and codes [n_atoms]."""
+
+    n: int
+    active: int
+    squares: float
+    total: NDArray[np.float64]
+
+
+def _code_moments(codes: NDArray[np.float32]) -> _CodeMoments:
+    wide = codes.astype(np.float64)
+    return _CodeMoments(len(wide), int((wide > 0).sum()), float((wide**2).sum()), wide.sum(0))
+
+
+def _total(parts: Sequence[_CodeMoments]) -> _CodeMoments:
+    n, active, squares, totals = zip(*parts, strict=True)
+    return _CodeMoments(sum(n), sum(active), sum(squares), np.sum(totals, axis=0))
+
+
+def _fvu(spec: PlantedSpec, group: _CodeMoments, mean: NDArray[np.float64]) -> float:
+    """Return Σ|x - x̂|² / Σ|x - μ|²: atoms are orthonormal, and x̂ keeps their noise alone."""
+    variance = spec.noise**2
+    unexplained = variance * (group.n * spec.width - group.active)
+    about_mean = group.squares - 2 * mean @ group.total + group.n * mean @ mean
+    return float(unexplained / (about_mean + variance * group.n * spec.width))
 
 
 def _plain_mixtures(backbone: PlantedBackbone, refs: Sequence[ImageRef]) -> Iterator[Mixture]:

@@ -14,7 +14,7 @@ from vitscope.artifacts.tables import read_table, write_table
 from vitscope.images.parallel import worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.scope.pairs import PairScores
-from vitscope.scope.scoring import Wanted, score_views, wanted_by_image
+from vitscope.scope.scoring import Wanted, sampled_features, score_views, wanted_by_image
 from vitscope.scope.views import Overlap, shifted_views
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
@@ -26,7 +26,10 @@ def run_score(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         exemplars = read_table(run.exemplars)
-        wanted = wanted_by_image(exemplars["feature"], exemplars["rank"], exemplars["image"])
+        chosen = sampled_features(exemplars["feature"], study.scope.sample_features, study.seed)
+        rows = np.isin(exemplars["feature"], chosen)
+        feature, rank, image = (exemplars[name][rows] for name in ("feature", "rank", "image"))
+        wanted = wanted_by_image(feature, rank, image)
         every = context.eval_refs()
         site = context.backbone.site
         overlap = Overlap(site.grid, study.scope.shift)
@@ -42,6 +45,7 @@ def run_score(context: Context) -> StageOutcome:
         source = {"stage": "score", "fingerprint": fingerprint, "diameter": overlap.diameter}
         write_pairs(run.pairs, pairs, every, source)
         summary = {
+            "features": len(chosen),
             "pairs": len(pairs.feature),
             "missed": int(pairs.missed.sum()),
             "images": len(refs),
@@ -51,7 +55,9 @@ def run_score(context: Context) -> StageOutcome:
 
     return context.finish(
         "score",
-        settings=study.scope.model_dump(include={"shift", "null_draws", "resize"}),
+        settings=study.scope.model_dump(
+            include={"shift", "null_draws", "sample_features", "resize"}
+        ),
         after=("images", "train", "evaluate"),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,

@@ -22,7 +22,7 @@ from vitscope.backbones.planted.spec import Kind, PlantedSpec
 N_PLACEMENTS = 400
 """Draws per pair of support sizes: a standard error of about 0.003 of D_grid."""
 
-N_ATTENTION_DRAWS = 48
+N_ATTENTION_DRAWS = 96
 N_ATTENTION_TOKENS = 12
 
 Map = NDArray[np.float64]
