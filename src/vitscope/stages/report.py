@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vitscope.activations.forward import PassClock, encode_images
@@ -193,13 +194,13 @@ def _gallery(context: Context, choice: GalleryChoice) -> tuple[GalleryFeature, .
         ):
             for row, index in enumerate(batch.indices):
                 views = batch.pixels[2 * row : 2 * row + 2]
-                tokens = batch.tokens.patch[2 * row : 2 * row + 2].float()
-                codes = context.sae.encode(tokens.flatten(0, 1)).cpu()
-                for pair in np.flatnonzero(top & (pairs["image"] == images[index])):
-                    feature = int(pairs["feature"][pair])
-                    maps = codes[:, feature].reshape(2, site.grid, site.grid).double().numpy()
-                    shown[feature][int(pairs["rank"][pair])] = GalleryImage(
-                        str(pairs["image_id"][pair]), views.numpy(), maps, pairs["emd"][pair]
+                tokens = batch.tokens.patch[2 * row : 2 * row + 2].float().flatten(0, 1)
+                rows = np.flatnonzero(top & (pairs["image"] == images[index]))
+                codes = context.sae.encode(tokens, torch.from_numpy(pairs["feature"][rows]))
+                maps = codes.T.reshape(-1, 2, site.grid, site.grid).double().cpu().numpy()
+                for pair, map_ in zip(rows, maps, strict=True):
+                    shown[int(pairs["feature"][pair])][int(pairs["rank"][pair])] = GalleryImage(
+                        str(pairs["image_id"][pair]), views.numpy(), map_, pairs["emd"][pair]
                     )
     return tuple(
         GalleryFeature(j, tuple(image for _, image in sorted(ranked.items())))
