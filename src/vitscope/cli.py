@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from vitscope.console import errors, print_run, print_selfcheck, print_stage, results
 from vitscope.errors import ConfigError, VitscopeError
@@ -21,7 +22,24 @@ if TYPE_CHECKING:
 
 MODES = ("oracle", "trained", "stress")
 
+
+class _Interrupted(Exception):
+    """Ctrl-C, under a name that typer does not take for its own and end without a word."""
+
+
+class _Verbs(TyperGroup):
+    """The group of all verbs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
+
+
 app = typer.Typer(
+    cls=_Verbs,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -172,6 +190,6 @@ def main() -> None:
     except VitscopeError as error:
         errors.print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command continues where this one stopped")
+    except (_Interrupted, KeyboardInterrupt):
+        errors.print("interrupted; run the same command again: finished work is kept")
         sys.exit(EXIT_INTERRUPTED)

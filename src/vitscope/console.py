@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # they bring torch and timm, which `--help` should not wait for
@@ -37,8 +38,11 @@ def print_run(outcomes: Mapping[str, "StageOutcome"], out: Path) -> None:
         for label, value in _HEADLINES.get(name, _nothing)(outcome.stamp.summary):
             table.add_row(label, value)
     results.print(table)
-    where = outcomes["report"].stamp.summary["path"] if "report" in outcomes else out
-    results.print(f"\n[bold]{'report' if 'report' in outcomes else 'run'}[/bold]  {where}")
+    label, where = "run", out
+    if "report" in outcomes:
+        label, where = "report", out / outcomes["report"].stamp.summary["path"]
+    # a path is copied from here: it must be neither wrapped nor read as markup
+    results.print(f"\n[bold]{label}[/bold]  {escape(str(where))}", soft_wrap=True)
 
 
 def print_selfcheck(report: "SelfcheckReport") -> None:

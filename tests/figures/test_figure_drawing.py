@@ -8,15 +8,12 @@ from matplotlib.figure import Figure
 
 from vitscope.figures.awcds import plot_awcds, tau_percentile
 from vitscope.figures.cds import plot_cds
-from vitscope.figures.instability import (
-    GroupInstability,
-    ReadingInstability,
-    plot_instability,
-)
+from vitscope.figures.instability import plot_instability
 from vitscope.figures.norms import FLOOR, plot_norms
 from vitscope.figures.style import BULK, HIGH, LOW
 from vitscope.figures.training import plot_training
 from vitscope.scope.awcds import NormSpectrum
+from vitscope.scope.instability import GroupInstability, ReadingInstability
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features
 

@@ -29,13 +29,14 @@ METRIC_DEFINITIONS = {
 """Protocol, section 3: published FVUs differ in the denominator, so a card says which is meant."""
 
 
-def save_sae(folder: Path, sae: SparseAutoencoder) -> list[Path]:
+def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
     """Write ``sae`` into ``folder`` and return the files; the card, last, names the weights.
 
     Raises:
         SaeError: a tensor has NaN or infinity.
         ArtifactError: the folder cannot be written.
     """
+    folder = Path(folder)
     tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS}
     _require_finite(tensors, folder)
     weights, card = folder / WEIGHTS, folder / CARD
@@ -57,13 +58,14 @@ def save_sae(folder: Path, sae: SparseAutoencoder) -> list[Path]:
     return [weights, card]
 
 
-def load_sae(folder: Path) -> SparseAutoencoder:
+def load_sae(folder: Path | str) -> SparseAutoencoder:
     """Load the SAE in ``folder``.
 
     Raises:
         SaeError: a file is missing, damaged, from a newer vitscope or of another SAE; a tensor is
             missing, unexpected, of the wrong shape, or not finite.
     """
+    folder = Path(folder)
     weights, card_path = folder / WEIGHTS, folder / CARD
     missing = [path.name for path in (weights, card_path) if not path.is_file()]
     if missing:

@@ -39,7 +39,10 @@ def run_images(context: Context) -> StageOutcome:
         "images",
         settings={"max_skipped": settings.max_skipped, "max_pixels": settings.max_pixels},
         after=(),
-        extra_inputs={split: folder.listing_digest for split, folder in folders.items()},
+        # where they lie too: the table of images leads there
+        extra_inputs={
+            split: f"{folder.root} {folder.listing_digest}" for split, folder in folders.items()
+        },
         body=body,
     )
 

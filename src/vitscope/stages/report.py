@@ -49,7 +49,7 @@ def run_report(context: Context) -> StageOutcome:
     def body(_: str) -> StageOutput:
         data = gather(context)
         write_report(run.report, data)
-        return StageOutput([run.report], {"path": str(run.report)})
+        return StageOutput([run.report], {"path": run.report.name})
 
     return context.finish(
         "report",

@@ -1,0 +1,66 @@
+"""What the README shows is run here, or is a target of the Makefile that CI runs."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitscope.demo import demo_study
+from vitscope.pipeline import run_study
+from vitscope.sae.settings import SaeSettings
+from vitscope.stages.purposes import PURPOSES
+from vitscope.study import Study
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VERBS = {"run", "demo", "selfcheck", "models", *PURPOSES}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [
+        body for name, body in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_study_shown_is_valid(page: Path) -> None:
+    shown = blocks(page, "toml")
+    assert shown
+    for text in shown:
+        Study.parse(tomllib.loads(text), source=page.name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_shown_exists(page: Path) -> None:
+    lines = [line for body in blocks(page, "") for line in body.splitlines() if line.strip()]
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        words = line.split("#")[0].split()
+        if words[0] == "make":
+            assert words[1] in targets, line
+        else:
+            assert words[0] == ".venv/bin/vitscope", line
+            assert words[1] in VERBS | {"--help"}, line
+
+
+def test_the_python_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vitscope.demo.N_IMAGES", 24)
+    study = demo_study(Path("runs/demo"))
+    quick = SaeSettings(expansion=1, k=3, batch_size=512, steps=20, learning_rate=1e-2)
+    run_study(
+        study.model_copy(update={"sae": quick}),
+        Path("runs/demo"),
+        only=("images", "extract", "train"),
+    )
+    (code,) = blocks(ROOT / "README.md", "python")
+    random = np.random.default_rng(0)
+    names = {"map_a": random.random((13, 13)), "map_b": random.random((13, 13))}
+    exec(compile(code, "README.md", "exec"), names)
+    scores, groups = names["scores"], names["groups"]
+    assert len(groups.low) + len(groups.high) + len(groups.unscored) == scores.cds.size  # pyright: ignore
+    assert names["distance"] > 0
