@@ -104,7 +104,7 @@ def selfcheck(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Keep the runs here.")] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(MODES)}.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of every draw.", min=0)] = 0,
     json_: Json = False,
 ) -> None:
     """Run the real pipeline where the truth is known; exit 1 when a bound fails."""
@@ -165,7 +165,7 @@ def _run(study: "Study", out: Path | None, only: list[str] | None, json_: bool) 
         stages = {
             name: {
                 "seconds": outcome.stamp.seconds,
-                "skipped": outcome.skipped,
+                "unchanged": outcome.skipped,
                 **outcome.stamp.summary,
             }
             for name, outcome in outcomes.items()
@@ -176,7 +176,8 @@ def _run(study: "Study", out: Path | None, only: list[str] | None, json_: bool) 
 
 
 def _default_out(study: "Study") -> Path:
-    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "-" for c in study.name)
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in study.name)
+    return Path("runs") / (name.lstrip(".") or "study")  # neither runs/.. nor a hidden folder
 
 
 def _print_json(value: Any) -> None:

@@ -51,7 +51,9 @@ def load_study(path: Path) -> Study:
         raise ConfigError(f"{path} does not exist; give the path of a study file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; give the path of a study file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
     return resolve_paths(Study.parse(values, source=str(path)), path.resolve().parent)
 

@@ -15,7 +15,7 @@ from vitscope.activations.sampling import ActivationSettings, draw_tokens, n_sto
 from vitscope.artifacts.atomic import write_json
 from vitscope.artifacts.parts import resumable_map
 from vitscope.backbones.backbone import Backbone
-from vitscope.errors import ArtifactError
+from vitscope.errors import BackboneError
 from vitscope.images.resize import to_square
 from vitscope.images.sources import ImageRef
 from vitscope.progress import Tracker, track
@@ -57,7 +57,7 @@ def extract_activations(
     A shard holds ``tokens`` fp16 [n, draws, t, d] and ``positions`` int32 [n, draws, t].
 
     Raises:
-        ArtifactError: an activation is not finite in fp16; the message names the image.
+        BackboneError: an activation is not finite in fp16; the message names the image.
     """
     clock = PassClock()
     shards = [range(a, min(a + SHARD_IMAGES, len(refs))) for a in range(0, len(refs), SHARD_IMAGES)]
@@ -136,9 +136,9 @@ def _encode_shard(
             chosen = torch.from_numpy(np.stack(drawn))
             kept = batch.tokens.patch[row].cpu()[chosen].half()
             if not bool(kept.isfinite().all()):
-                raise ArtifactError(
-                    f"{image_id}: an activation of {site.model}, block {site.layer}, is NaN, "
-                    "infinite, or beyond fp16 (65504); check the weights"
+                raise BackboneError(
+                    f"{image_id}: an activation of {site.model}, block {site.layer}, is beyond "
+                    "fp16 (65504), in which shards are kept; check the weights"
                 )
             tokens.append(kept)
             positions.append(chosen.int())

@@ -9,6 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone, BlockTokens
+from vitscope.errors import BackboneError
 from vitscope.images.loading import LoadClock, load_batches
 from vitscope.images.parallel import worker_count
 from vitscope.images.sources import ImageRef
@@ -78,6 +79,9 @@ def encode_images(
         reading: batch size and decoding threads.
         clock: accumulates the time spent.
         progress: advanced by one per image.
+
+    Raises:
+        BackboneError: an activation is NaN or infinite; the message names the image.
     """
     batches = load_batches(
         refs,
@@ -91,8 +95,21 @@ def encode_images(
         pixels = batch.images.reshape(-1, *batch.images.shape[-3:])
         started = time.perf_counter()
         tokens = backbone.tokens(pixels)
+        _require_finite(tokens, [refs[index].id for index in batch.indices], backbone)
         clock.encode_seconds += time.perf_counter() - started
         clock.n_encoded += len(pixels)
         yield EncodedBatch(batch.indices, pixels, tokens)
         if progress is not None:
             progress.advance(len(batch.indices))
+
+
+def _require_finite(tokens: BlockTokens, image_ids: list[str], backbone: Backbone) -> None:
+    """A NaN would pass through every sum and mean unseen."""
+    if bool(tokens.patch.isfinite().all()):
+        return
+    per_image = tokens.patch.isfinite().flatten(1).all(1).reshape(len(image_ids), -1).all(1)
+    wrong = image_ids[int((~per_image).nonzero()[0])]
+    raise BackboneError(
+        f"{wrong}: an activation of {backbone.site.model}, block {backbone.site.layer}, is NaN or "
+        "infinite; check the weights"
+    )

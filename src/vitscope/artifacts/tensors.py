@@ -1,5 +1,6 @@
 """Named arrays as safetensors, checked by a checksum of their bytes on read."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from vitscope.artifacts.atomic import atomic_path
 from vitscope.artifacts.checksum import bytes_checksum
 from vitscope.errors import ArtifactError
 
+METADATA_KEY = "vitscope"
+"""All metadata under one key, as sorted JSON: safetensors writes several keys in random order, and
+equal content would give unequal files."""
+
 CHECKSUM_KEY = "sha256"
 
 
@@ -24,7 +29,8 @@ def save_tensors(
     """Save ``tensors`` to ``path`` atomically, with string ``metadata`` and a checksum."""
     whole = {name: _as_tensor(value) for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(whole, temporary, {**metadata, CHECKSUM_KEY: _checksum(whole, metadata)})
+        header = {**metadata, CHECKSUM_KEY: _checksum(whole, metadata)}
+        save_file(whole, temporary, {METADATA_KEY: json.dumps(header, sort_keys=True)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -35,12 +41,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as handle:  # pyright: ignore[reportUnknownVariableType]
-            metadata: dict[str, str] = dict(handle.metadata() or {})
+            header = (handle.metadata() or {}).get(METADATA_KEY, "{}")
             tensors: dict[str, Tensor] = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+    try:
+        metadata: dict[str, str] = dict(json.loads(header))
+    except ValueError:
+        metadata = {}  # no checksum either: refused below
     if metadata.pop(CHECKSUM_KEY, "") != _checksum(tensors, metadata):
         raise ArtifactError(f"{path}: its checksum does not match; delete it and run again")
     return tensors, metadata

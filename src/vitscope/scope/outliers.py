@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from vitscope.errors import BackboneError
 from vitscope.scope.multimodality import unimodality_p_value
 from vitscope.scope.valley import find_valley
 from vitscope.settings import Settings
@@ -89,7 +90,15 @@ def propose_tau(
 
     The histogram's axis is log10 of the norm; without a second mode above the bulk, the stated
     percentile stands in, and the message says so.
+
+    Raises:
+        BackboneError: a norm is NaN or infinite, or there is none.
     """
+    if norms.size == 0 or not np.isfinite(norms).all():
+        raise BackboneError(
+            f"{int((~np.isfinite(norms)).sum())} of {norms.size} token norms are NaN or infinite; "
+            "check the backbone's weights"
+        )
     logs = np.log10(np.maximum(norms, 1e-12))
     low, high = float(logs.min()), float(logs.max())
     margin = 0.05 * (high - low) + 1e-6
@@ -106,7 +115,9 @@ def propose_tau(
         message = f"τ = {tau:g} is the paper's (Table 5)"
     elif valley.threshold is not None and valley.threshold > bulk:
         tau, source = float(10**valley.threshold), "valley"
-        message = f"τ = {tau:.4g} is the valley between norms {peaks[0]:.3g} and {peaks[-1]:.3g}"
+        above = min(peak for peak in peaks if peak > tau)
+        below = max(peak for peak in peaks if peak < tau)
+        message = f"τ = {tau:.4g} is the valley between norms {below:.3g} and {above:.3g}"
     else:
         tau, source = float(np.percentile(norms, settings.tau_percentile)), "percentile"
         message = (

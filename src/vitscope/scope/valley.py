@@ -109,9 +109,11 @@ def otsu_threshold(sample: Sample, low: float, high: float) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = first / below - (first[-1] - first) / above
         between = np.where((below > 0) & (above > 0), below * above * gap**2, -1.0)
-    # a gap without values scores the same at every cut inside it: take its middle
-    best = np.flatnonzero(np.isclose(between, between.max(), rtol=1e-12))
-    return float((edges[best[0] + 1] + edges[best[-1] + 1]) / 2)
+    # a gap without values scores the same at every cut inside it: take the first gap's middle
+    best = np.flatnonzero(np.isclose(between, between.max(), rtol=1e-12, atol=0))
+    ends = np.flatnonzero(np.diff(best) > 1)
+    last = best[ends[0]] if ends.size else best[-1]
+    return float((edges[best[0] + 1] + edges[last + 1]) / 2)
 
 
 def _extrema(values: Sample) -> tuple[list[int], list[int]]:

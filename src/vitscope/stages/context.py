@@ -16,6 +16,7 @@ from vitscope.images.sources import ImageRef
 from vitscope.images.verify import VerifiedImages, read_image_table
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits, load_sae
+from vitscope.scope.views import Overlap
 from vitscope.study import Study
 
 
@@ -50,6 +51,18 @@ class Context:
         sae = load_sae(self.run.sae)
         check_fits(sae, self.backbone.site)
         return sae.to(choose_device(self.study.backbone.device))
+
+    def require_consistent(self) -> None:
+        """Refuse what would fail in a later stage, before any image is looked at.
+
+        Raises:
+            VitscopeError: the device, the backbone, the shift, or the given SAE cannot be used.
+        """
+        choose_device(self.study.backbone.device)
+        site = self.backbone.site
+        Overlap(site.grid, self.study.scope.shift)
+        if self.study.sae.path is not None:
+            check_fits(load_sae(self.study.sae.path), site)
 
     @property
     def reading(self) -> ReadingSettings:

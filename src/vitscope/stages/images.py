@@ -20,6 +20,7 @@ def run_images(context: Context) -> StageOutcome:
     folders = {"train": ImageFolder(settings.train, limit=settings.train_limit)}
     if settings.eval is not None:
         folders["eval"] = ImageFolder(settings.eval, limit=settings.eval_limit)
+    context.require_consistent()  # a mistyped setting should not wait for a million images
 
     def body(_: str) -> StageOutput:
         verified = {split: _verify(context, folder) for split, folder in folders.items()}

@@ -1,0 +1,188 @@
+"""Maps, distances and null placements of exemplar pairs, whatever batch they come in."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from map_pairs import whole_map_emd
+from toy_dictionary import random_pairs, slow_code, toy_sae
+
+from vitscope.scope.pairs import PairScores, feature_maps, score_maps
+from vitscope.scope.scoring import Wanted, score_views, wanted_by_image
+from vitscope.scope.views import Overlap
+
+GRID, WIDTH, FEATURES = 5, 6, 10
+SAE = toy_sae(WIDTH, FEATURES, threshold=0.8)
+OVERLAP = Overlap(GRID, 2)
+
+
+def random_tokens(n_views: int, seed: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n_views, GRID * GRID, WIDTH, generator=g, dtype=torch.float64)
+
+
+def assert_equal_pairs(one: PairScores, other: PairScores) -> None:
+    for f in fields(PairScores):
+        np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), f.name)
+
+
+def test_feature_maps_equal_a_slow_loop() -> None:
+    tokens, wanted = random_tokens(2), torch.tensor([7, 0, 3])
+    first, second = feature_maps(SAE, tokens, wanted, OVERLAP)
+    expected = np.zeros((2, 3, OVERLAP.side, OVERLAP.side))
+    for view, start in ((0, OVERLAP.shift), (1, 0)):
+        for index, feature in enumerate(wanted.tolist()):
+            for row in range(OVERLAP.side):
+                for column in range(OVERLAP.side):
+                    token = tokens[view, (row + start) * GRID + column + start].numpy()
+                    expected[view, index, row, column] = slow_code(SAE, token, feature)
+    np.testing.assert_allclose(first, expected[0], atol=1e-12)
+    np.testing.assert_allclose(second, expected[1], atol=1e-12)
+    assert 0 < (expected > 0).mean() < 1
+
+
+def test_the_views_are_not_interchangeable() -> None:
+    first, second = feature_maps(SAE, random_tokens(2), torch.arange(FEATURES), OVERLAP)
+    swapped = feature_maps(SAE, random_tokens(2).flip(0), torch.arange(FEATURES), OVERLAP)
+    assert not np.array_equal(first, swapped[1])
+    assert not np.array_equal(second, swapped[0])
+
+
+def sparse_maps(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    maps = random.random((2, n, 5, 5)) * (random.random((2, n, 5, 5)) < 0.3)
+    maps[:, :, 0, 0] += 0.1
+    return maps[0], maps[1]
+
+
+KEYS = [(feature, f"photo-{feature % 3}.jpg") for feature in range(9)]
+
+
+def null_of(
+    rows: Sequence[int], keys: Sequence[tuple[int, str]], *, seed: int = 0, draws: int = 2
+) -> np.ndarray:
+    first, second = sparse_maps(9, 1)
+    at = list(rows)
+    return score_maps(first[at], second[at], keys=[*keys], null_draws=draws, seed=seed, workers=1)[
+        1
+    ]
+
+
+def test_distances_are_those_of_the_maps() -> None:
+    first, second = sparse_maps(9, 1)
+    distances, null = score_maps(first, second, keys=KEYS, null_draws=0, seed=0, workers=2)
+    expected = [whole_map_emd(a, b) for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(distances, expected, atol=1e-9)
+    assert np.isnan(null).all()
+
+
+def test_null_draws_do_not_depend_on_the_batch() -> None:
+    whole = null_of(range(9), KEYS)
+    order = np.random.default_rng(2).permutation(9).tolist()
+    np.testing.assert_array_equal(null_of(order, [KEYS[i] for i in order]), whole[order])
+    single = [float(null_of([i], [KEYS[i]])[0]) for i in range(9)]
+    np.testing.assert_array_equal(single, whole)
+
+
+def test_null_draws_depend_on_seed_feature_and_image() -> None:
+    base = null_of([4], [(4, "a.jpg")])
+    assert null_of([4], [(4, "a.jpg")]) == base
+    assert null_of([4], [(4, "a.jpg")], seed=1) != base
+    assert null_of([4], [(5, "a.jpg")]) != base
+    assert null_of([4], [(4, "b.jpg")]) != base
+
+
+def test_the_null_is_the_mean_over_random_placements() -> None:
+    # of two single cells: the mean distance of two uniform cells, in closed form
+    first, second = np.zeros((2, 40, 4, 4))
+    first[:, 1, 1], second[:, 0, 2] = 3.0, 0.5
+    keys = [(feature, "a") for feature in range(40)]
+    null = score_maps(first, second, keys=keys, null_draws=60, seed=0, workers=1)[1]
+    cells = [(r, c) for r in range(4) for c in range(4)]
+    expected = np.mean([np.hypot(a[0] - b[0], a[1] - b[1]) for a in cells for b in cells])
+    assert null.mean() == pytest.approx(float(expected), abs=4 * 0.9 / np.sqrt(40 * 60))
+
+
+def wanted_features(n_images: int) -> dict[int, Wanted]:
+    random = np.random.default_rng(3)
+    ranks = np.zeros(FEATURES, np.int64)
+    wanted: dict[int, Wanted] = {}
+    for image in range(100, 100 + n_images):
+        features = np.sort(random.choice(FEATURES, 4, replace=False))
+        wanted[image] = Wanted(features, ranks[features])
+        ranks[features] += 1
+    return wanted
+
+
+def score(images: Sequence[int], tokens: torch.Tensor, wanted: dict[int, Wanted]) -> PairScores:
+    rows = [row for image in images for row in (2 * (image - 100), 2 * (image - 100) + 1)]
+    ids = [f"{image}.png" for image in images]
+    return score_views(
+        SAE, tokens[rows], images, ids, wanted, OVERLAP, null_draws=2, seed=5, workers=1
+    )
+
+
+def test_scores_do_not_depend_on_how_images_are_batched() -> None:
+    wanted, tokens = wanted_features(8), 0.6 * random_tokens(16, seed=4)
+    images = list(wanted)
+    whole = PairScores.joined([score(images, tokens, wanted)])
+    for size in (1, 3, 5):
+        parts = [score(images[a : a + size], tokens, wanted) for a in range(0, len(images), size)]
+        assert_equal_pairs(PairScores.joined(parts[::-1]), whole)
+    assert whole.kept.any()
+    assert whole.missed.any()
+    assert (~whole.kept & ~whole.missed).any()
+
+
+def test_scores_equal_a_slow_loop() -> None:
+    wanted, tokens = wanted_features(5), 0.6 * random_tokens(10, seed=6)
+    found = score(list(wanted), tokens, wanted)
+    row = 0
+    for position, (image, asked) in enumerate(wanted.items()):
+        pair = tokens[2 * position : 2 * position + 2]
+        for feature, rank in zip(asked.features, asked.ranks, strict=True):
+            a, b = (m[0] for m in feature_maps(SAE, pair, torch.tensor([feature]), OVERLAP))
+            assert (found.feature[row], found.rank[row], found.image[row]) == (feature, rank, image)
+            assert found.cells_first[row] == np.count_nonzero(a)
+            assert found.cells_second[row] == np.count_nonzero(b)
+            if a.any() and b.any():
+                assert found.emd[row] == pytest.approx(whole_map_emd(a, b), abs=1e-9)
+                assert np.isfinite(found.null[row])
+            else:
+                assert np.isnan(found.emd[row])
+                assert np.isnan(found.null[row])
+            row += 1
+    assert row == len(found.feature)
+
+
+def test_a_batch_in_which_nothing_fires_scores_nothing() -> None:
+    silent = torch.zeros(2, GRID * GRID, WIDTH, dtype=torch.float64) + SAE.b_dec
+    found = score([100], silent, wanted_features(1))
+    assert not found.kept.any()
+    assert not found.missed.any()
+    assert np.isnan(found.emd).all()
+
+
+def test_exemplars_are_grouped_by_image() -> None:
+    feature, rank = np.asarray([3, 1, 1, 2, 3]), np.asarray([0, 0, 1, 0, 1])
+    grouped = wanted_by_image(feature, rank, np.asarray([7, 7, 2, 2, 5]))
+    assert list(grouped) == [2, 5, 7]
+    assert {i: (w.features.tolist(), w.ranks.tolist()) for i, w in grouped.items()} == {
+        2: ([1, 2], [1, 0]),
+        5: ([3], [1]),
+        7: ([1, 3], [0, 0]),
+    }
+
+
+def test_joining_sorts_rows_by_feature_and_rank() -> None:
+    pairs = random_pairs(np.random.default_rng(0), 30, 4)
+    parts = [
+        PairScores(**{f.name: getattr(pairs, f.name)[rows] for f in fields(pairs)})
+        for rows in (slice(20, 30), slice(0, 7), slice(7, 20))
+    ]
+    joined = PairScores.joined(parts)
+    order = sorted(range(30), key=lambda i: (pairs.feature[i], pairs.rank[i]))
+    for f in fields(pairs):
+        np.testing.assert_array_equal(getattr(joined, f.name), getattr(pairs, f.name)[order])
