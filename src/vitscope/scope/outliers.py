@@ -18,6 +18,9 @@ Reading = Literal["query", "received", "key"]
 MIN_OUTLIER_SHARE = 0.001
 """A high-norm mode holds at least this share of the patch tokens."""
 
+MIN_OUTLIER_TOKENS = 30
+"""… and at least so many of them: a handful of tokens is no mode."""
+
 TauSource = Literal["given", "zoo", "valley", "percentile"]
 
 
@@ -103,7 +106,8 @@ def propose_tau(
     low, high = float(logs.min()), float(logs.max())
     margin = 0.05 * (high - low) + 1e-6
     low, high = low - margin, high + margin
-    valley = find_valley(logs, low, high, min_share=MIN_OUTLIER_SHARE)
+    least = max(MIN_OUTLIER_SHARE, MIN_OUTLIER_TOKENS / norms.size)
+    valley = find_valley(logs, low, high, min_share=least)
     p_value = unimodality_p_value(logs, low, high, seed=seed)
     peaks = tuple(float(10**mode.peak) for mode in valley.modes)
     bulk = max(valley.modes, key=lambda mode: mode.share).peak
