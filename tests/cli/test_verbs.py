@@ -1,0 +1,204 @@
+"""The verbs: what they print, where they write, how they end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import QUICK, CommandLine, vitscope, write_pictures
+
+import vitscope as package
+from vitscope import demo
+from vitscope.backbones.zoo import ZOO
+from vitscope.pipeline import STAGES
+from vitscope.selfcheck import selfcheck as runs
+from vitscope.selfcheck.check import at_least, reported, within
+from vitscope.selfcheck.selfcheck import SelfcheckReport
+from vitscope.stages.purposes import PURPOSES
+
+__all__ = ["vitscope"]
+
+EVERY = [stage.name for stage in STAGES]
+VERBS = ["run", "demo", "score", "selfcheck", "models", *PURPOSES]
+
+
+def strict_json(text: str) -> Any:
+    def refuse(constant: str) -> Any:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_help_names_every_verb(vitscope: CommandLine) -> None:
+    ended = vitscope("--help")
+    assert (ended.code, ended.err) == (0, "")
+    for verb in VERBS:
+        assert f" {verb} " in ended.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(vitscope: CommandLine, verb: str) -> None:
+    ended = vitscope(verb, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"vitscope {verb}" in ended.out
+
+
+def test_without_a_verb_help_is_shown(vitscope: CommandLine) -> None:
+    ended = vitscope()
+    assert ended.code == 2
+    assert "Commands" in ended.out + ended.err
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    check = "import sys, vitscope.cli; sys.exit(any(m in sys.modules for m in ('torch', 'timm')))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_the_module_and_the_script_are_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vitscope", "run", "nowhere.toml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: nowhere.toml does not exist; give the path of a study file\n"
+
+
+def test_models_lists_the_zoo(vitscope: CommandLine) -> None:
+    ended = vitscope("models")
+    assert (ended.code, ended.err) == (0, "")
+    assert all(name in ended.out for name in ("planted", *ZOO))
+
+
+def test_a_run_ends_with_its_numbers_and_the_report(vitscope: CommandLine) -> None:
+    write_pictures(vitscope.folder / "pictures", 12)
+    # a long path with what rich would take for markup: it is printed to be copied
+    out = Path("a-rather-long-name-of-a-folder" * 3) / "[bold]run"
+    ended = vitscope("run", vitscope.write(QUICK), "--out", str(out))
+    assert ended.code == 0, ended.err
+    assert [line.split()[1] for line in ended.err.splitlines()] == EVERY
+    assert ended.out.splitlines()[-1] == f"report  {out}/report.html"
+    assert (out / "report.html").is_file()
+    for headline in ("FVU all / outlier", "γ", "τ", "D̄ outlier / other, query", "awCDS"):
+        assert headline in ended.out
+    again = vitscope("run", "study.toml", "--out", str(out))
+    assert [line[0] for line in again.err.splitlines()] == ["·"] * len(EVERY)
+    assert again.out == ended.out, "a run that is skipped says what the first one said"
+    moved = out.rename("moved")
+    assert vitscope("run", "study.toml", "--out", "moved").out.endswith(f"{moved}/report.html\n")
+
+
+def test_json_is_all_there_is_on_standard_output(vitscope: CommandLine) -> None:
+    write_pictures(vitscope.folder / "pictures", 12)
+    study = vitscope.write(QUICK)
+    ended = vitscope("run", study, "--json")
+    assert ended.code == 0, ended.err
+    found = strict_json(ended.out)
+    assert found["run"] == str(vitscope.folder / "runs/study")
+    assert list(found["stages"]) == EVERY
+    assert found["stages"]["images"]["train"] == 12
+    assert not any(stage["unchanged"] for stage in found["stages"].values())
+    again = strict_json(vitscope("run", study, "--json").out)
+    assert all(stage["unchanged"] for stage in again["stages"].values())
+
+
+def test_stages_one_by_one(vitscope: CommandLine) -> None:
+    write_pictures(vitscope.folder / "pictures", 12)
+    study = vitscope.write('name = "one by one"\n' + QUICK)
+    for verb in PURPOSES:
+        ended = vitscope(verb, study, "--json")
+        assert ended.code == 0, ended.err
+        assert list(strict_json(ended.out)["stages"]) == [verb]
+    assert (vitscope.folder / "runs/one-by-one/report.html").is_file()
+
+
+def test_scoring_an_sae_that_is_brought_along(vitscope: CommandLine) -> None:
+    write_pictures(vitscope.folder / "pictures", 12)
+    assert vitscope("run", vitscope.write(QUICK), "--out", "first").code == 0
+    ended = vitscope(
+        "score", "--model", "planted", "--sae", "first/sae", "--images", "pictures", "--json"
+    )
+    assert ended.code == 0, ended.err
+    found = strict_json(ended.out)
+    assert found["run"] == str(vitscope.folder / "runs/planted-sae")
+    assert "extract" not in found["stages"]
+    assert found["stages"]["partition"]["low"] >= 0
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/", "a/../../b", ".hidden", "con: a\\b"])
+def test_no_name_of_a_study_leads_out_of_runs(vitscope: CommandLine, name: str) -> None:
+    write_pictures(vitscope.folder / "pictures", 2)
+    study = vitscope.write(f"name = '{name}'\n" + QUICK)
+    found = strict_json(vitscope("images", study, "--json").out)
+    assert Path(found["run"]).parent == vitscope.folder / "runs"
+    assert not Path(found["run"]).name.startswith(".")
+
+
+def test_the_demo_runs_to_its_report(
+    vitscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "N_IMAGES", 24)
+    whole = demo.demo_study
+
+    def short(out: Path, *, seed: int = 0) -> Any:
+        study = whole(out, seed=seed)
+        return study.model_copy(update={"sae": study.sae.model_copy(update={"steps": 60})})
+
+    monkeypatch.setattr(demo, "demo_study", short)
+    ended = vitscope("demo")
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == "report  runs/demo/report.html"
+    page = (vitscope.folder / "runs/demo/report.html").read_text(encoding="utf-8")
+    assert demo.NOTE.split(",")[0] in page
+    assert len(list((vitscope.folder / "runs/demo/pictures").iterdir())) == 24
+    again = vitscope("demo")
+    assert "✓" not in again.err.replace("✓ images", ""), (
+        "pictures are written anew, all else stands"
+    )
+
+
+@pytest.mark.slow
+def test_the_demo_itself(vitscope: CommandLine) -> None:
+    ended = vitscope("demo", "--json")
+    assert ended.code == 0, ended.err
+    partition = strict_json(ended.out)["stages"]["partition"]
+    assert partition["low"] > partition["high"] > 0
+
+
+RED = {"oracle": [within("mean CDS, local", 0.3, 0.0, 0.02), reported("other", float("nan"))]}
+GREEN = {"oracle": [within("mean CDS, local", 0.0, 0.0, 0.02), at_least("AUROC", 1.0, 0.99)]}
+
+
+@pytest.mark.parametrize(("checks", "code"), [(RED, 1), (GREEN, 0)])
+def test_selfcheck_tells_by_its_exit_code(
+    vitscope: CommandLine, monkeypatch: pytest.MonkeyPatch, checks: dict[str, Any], code: int
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def pretend(**options: Any) -> SelfcheckReport:
+        asked.update(options)
+        return SelfcheckReport(checks)
+
+    monkeypatch.setattr(runs, "run_selfcheck", pretend)
+    ended = vitscope("selfcheck", "--only", "oracle", "--only", "stress", "--seed", "5")
+    assert ended.code == code
+    assert asked["modes"] == ("oracle", "stress")
+    assert asked["seed"] == 5
+    assert "mean CDS, local" in ended.out
+    assert ("a bound fails" if code else "every bound holds") in ended.out
+    as_json = vitscope("selfcheck", "--json")
+    assert as_json.code == code
+    found = strict_json(as_json.out)
+    assert found["passed"] is (code == 0)
+    assert found["checks"]["oracle"][0]["passed"] is (code == 0)
+
+
+def test_the_public_names_are_those_that_are_promised() -> None:
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'scoer'"):
+        getattr(package, "scoer")  # noqa: B009
