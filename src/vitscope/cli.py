@@ -60,7 +60,7 @@ EXIT_INTERRUPTED = 130
 @app.command()
 def run(study: StudyPath, out: Out = None, json_: Json = False) -> None:
     """Run every stage of a study; what is unchanged since an earlier run is skipped."""
-    _run(_load(study), out, None, json_)
+    _run(_load(study), out, None, json_, study)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def score(
     if study is not None:
         if any(option is not None for option in (model, weights, sae, images)):
             raise ConfigError("give a study, or --model, --sae and --images, not both")
-        _run(_load(study), out, ["score"], json_)
+        _run(_load(study), out, ["score"], json_, study)
         return
     if model is None or sae is None or images is None:
         raise ConfigError("without a study, --model, --sae and --images are all needed")
@@ -140,7 +140,7 @@ def models() -> None:
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(study: StudyPath, out: Out = None, json_: Json = False) -> None:
-        _run(_load(study), out, [name], json_)
+        _run(_load(study), out, [name], json_, study)
 
     return command
 
@@ -156,10 +156,18 @@ def _load(path: Path) -> "Study":
     return load_study(path)
 
 
-def _run(study: "Study", out: Path | None, only: list[str] | None, json_: bool) -> None:
+def _run(
+    study: "Study",
+    out: Path | None,
+    only: list[str] | None,
+    json_: bool,
+    source: Path | None = None,
+) -> None:
     from vitscope.pipeline import run_study
 
     out = out or _default_out(study)
+    if source is not None and (out / "study.toml").resolve() == source.resolve():
+        raise ConfigError(f"--out {out} would overwrite {source}; choose another run directory")
     outcomes = run_study(study, out.absolute(), only=only, on_stage=print_stage)
     if json_:
         stages = {

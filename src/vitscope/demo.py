@@ -22,7 +22,8 @@ NOTE = (
 def demo_study(out: Path, *, seed: int = 0) -> Study:
     """Write the demo's pictures under ``out`` and return its study."""
     pictures = out / "pictures"
-    write_generated_images(pictures, N_IMAGES, seed=seed, side=IMAGE_SIDE)
+    if len(list(pictures.glob("*.png"))) != N_IMAGES:  # else a rerun finds them unchanged
+        write_generated_images(pictures, N_IMAGES, seed=seed, side=IMAGE_SIDE)
     return Study(
         name="demo: planted backbone",
         note=NOTE,

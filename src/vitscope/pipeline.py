@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vitscope.artifacts.atomic import write_text
 from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.artifacts.stage import read_stamp
 from vitscope.errors import ConfigError
 from vitscope.stages.awcds import run_awcds
 from vitscope.stages.context import Context, StageOutcome
@@ -66,12 +67,23 @@ def run_study(
     outcomes: dict[str, StageOutcome] = {}
     with run.locked():
         write_text(run.study, dump_study(study))
-        context = Context(study, run)
-        for stage in chosen_stages(study, only):
+        context = Context(study, run, None if only is None else frozenset(only))
+        stages = chosen_stages(study, only)
+        _check_before(context, stages)
+        for stage in stages:
             outcomes[stage.name] = stage.run(context)
             if on_stage is not None:
                 on_stage(stage, outcomes[stage.name])
     return outcomes
+
+
+def _check_before(context: Context, stages: Sequence[Stage]) -> None:
+    """Refuse to build on an earlier stage that finished under other settings or inputs."""
+    if context.only is None or not stages:
+        return
+    for stage in STAGES[: STAGES.index(stages[0])]:
+        if read_stamp(context.run, stage.name) is not None:
+            stage.run(context)
 
 
 def chosen_stages(study: Study, only: Sequence[str] | None = None) -> list[Stage]:

@@ -55,6 +55,7 @@ def load_study(path: Path) -> Study:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
+    values.setdefault("name", path.stem)
     return resolve_paths(Study.parse(values, source=str(path)), path.resolve().parent)
 
 
@@ -75,7 +76,7 @@ def resolve_paths(study: Study, base: Path) -> Study:
 def study_for_sae(model: str, weights: Path | None, sae: Path, images: Path) -> Study:
     """Return the study that scores an SAE brought along; relative paths start from here."""
     study = Study(
-        name=f"{model} {sae.name}",
+        name="-".join([model, *sae.resolve().parts[-2:]]),
         images=ImageSettings(train=images),
         backbone=BackboneSettings(name=model, weights=weights),
         sae=SaeSettings(path=sae),

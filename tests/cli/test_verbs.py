@@ -123,7 +123,7 @@ def test_scoring_an_sae_that_is_brought_along(vitscope: CommandLine) -> None:
     )
     assert ended.code == 0, ended.err
     found = strict_json(ended.out)
-    assert found["run"] == str(vitscope.folder / "runs/planted-sae")
+    assert found["run"] == str(vitscope.folder / "runs/planted-first-sae")
     assert "extract" not in found["stages"]
     assert found["stages"]["partition"]["low"] >= 0
 

@@ -38,13 +38,14 @@ def dictionary(rows: torch.Tensor) -> SparseAutoencoder:
 
 
 def concordance_by_hand(one: NDArray[np.float64], other: NDArray[np.float64], gap: float) -> float:
-    agreeing = opposed = 0
+    agreeing = opposed = pairs = 0
     for i, j in combinations(range(len(one)), 2):
         if abs(one[i] - one[j]) > gap:
+            pairs += 1
             product = (one[i] - one[j]) * (other[i] - other[j])
             agreeing += product > 0
             opposed += product < 0
-    return (agreeing - opposed) / max(agreeing + opposed, 1)
+    return (agreeing - opposed) / pairs
 
 
 SCORE = st.integers(0, 12).map(lambda n: n / 12)
@@ -66,6 +67,8 @@ def test_concordance_knows_its_ends_and_its_ties() -> None:
     truth = np.array([0.0, 0.0, 0.005, 0.4, 0.8])
     assert ordered_concordance(truth, truth**2 + np.array([0.01, 0, 0, 0, 0]), 0.02) == 1.0
     assert ordered_concordance(truth, -truth, 0.02) == -1.0
+    # scores that tell nothing apart earn nothing
+    assert ordered_concordance(truth, np.zeros(5), 0.02) == 0.0
     assert np.isnan(ordered_concordance(truth[:3], truth[:3], 0.02))
 
 

@@ -81,22 +81,23 @@ def test_a_changed_setting_redoes_what_depends_on_it(
 def test_pictures_that_change_are_touched_or_move(
     copied: RunDirectory, pictures: Path, tmp_path: Path
 ) -> None:
+    stages_all = ["images", "extract", "train", "outliers"]
+
     def redone_with(folder: Path) -> list[str]:
-        stages = ["images", "extract", "outliers"]  # those that read pictures, the SAE aside
-        outcomes = run_study(small_study(folder), copied.root, only=stages)
+        outcomes = run_study(small_study(folder), copied.root, only=stages_all)
         return [name for name, outcome in outcomes.items() if not outcome.skipped]
 
     own = Path(shutil.copytree(pictures, tmp_path / "own"))
     first, second = sorted(own.iterdir())[:2]
-    assert redone_with(own) == ["images", "extract", "outliers"], "they lie elsewhere"
+    assert redone_with(own) == stages_all, "they lie elsewhere"
     assert redone_with(own) == []
     os.utime(first, (1, 1))
     assert redone_with(own) == ["images"], "looked at anew, and found the same"
     first.write_bytes(second.read_bytes())
-    assert redone_with(own) == ["images", "extract", "outliers"]
+    assert redone_with(own) == stages_all
     # same ids, sizes and times: only the place tells, and the table of images leads there
     moved = own.rename(tmp_path / "moved")
-    assert redone_with(moved) == ["images", "extract", "outliers"]
+    assert redone_with(moved) == stages_all
     first_row = read_image_table(copied.images("train")).usable[0]
     assert first_row.path.is_relative_to(moved)
 
@@ -197,3 +198,16 @@ def test_another_given_sae_is_taken_in_anew(
     assert not outcomes["train"].skipped
     assert not outcomes["evaluate"].skipped
     torch.testing.assert_close(load_sae(copied.sae).w_enc, sae.w_enc * 1.5)
+
+
+def test_a_stage_alone_refuses_to_build_on_what_is_out_of_date(
+    copied: RunDirectory, pictures: Path
+) -> None:
+    study = small_study(pictures)
+    changed = study.model_copy(
+        update={"scope": study.scope.model_copy(update={"top_images": study.scope.top_images + 1})}
+    )
+    before = copied.stamp("evaluate").read_bytes()
+    with pytest.raises(ArtifactError, match=r"stage 'evaluate' .* other settings or inputs"):
+        run_study(changed, copied.root, only=["score"])
+    assert copied.stamp("evaluate").read_bytes() == before, "what stood still stands"

@@ -151,4 +151,4 @@ def test_a_study_from_options_starts_from_here(
     study = study_for_sae("planted", None, Path("saes/mine"), Path("photos"))
     assert study.sae.path == tmp_path / "saes/mine"
     assert study.images.train == tmp_path / "photos"
-    assert study.name == "planted mine"
+    assert study.name == "planted-saes-mine"

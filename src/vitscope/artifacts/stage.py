@@ -59,7 +59,7 @@ def run_stage(
     *,
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
-    body: StageBody,
+    body: StageBody | None,
 ) -> tuple[Stamp, bool]:
     """Run ``body(fingerprint)`` unless a stamp of the same settings and inputs stands.
 
@@ -68,16 +68,25 @@ def run_stage(
         name: the stage's name.
         settings: everything that changes the stage's result, as plain JSON.
         inputs: name -> content hash of what the stage reads.
-        body: does the work; handed the fingerprint for its own partial results.
+        body: does the work; handed the fingerprint for its own partial results. None: nothing may
+            be done, and a stage that does not stand is an error.
 
     Returns:
         the stamp, and whether the work was skipped.
+
+    Raises:
+        ArtifactError: nothing may be done, and the stage is not up to date.
     """
     made_from = {"settings": dict(settings), "inputs": dict(inputs)}
     key = fingerprint({"schema": STAMP_SCHEMA, "stage": name, **made_from})
     standing = read_stamp(run, name)
     if standing is not None and standing.fingerprint == key and _outputs_whole(run, standing):
         return standing, True
+    if body is None:
+        raise ArtifactError(
+            f"stage '{name}' in {run.root} was made under other settings or inputs; run "
+            f"`vitscope run` on this study, or `vitscope {name}` first"
+        )
     run.stamp(name).unlink(missing_ok=True)  # outputs about to change must not look finished
     started = time.monotonic()
     output = body(key)

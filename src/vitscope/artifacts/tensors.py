@@ -30,7 +30,10 @@ def save_tensors(
     whole = {name: _as_tensor(value) for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         header = {**metadata, CHECKSUM_KEY: _checksum(whole, metadata)}
-        save_file(whole, temporary, {METADATA_KEY: json.dumps(header, sort_keys=True)})
+        try:
+            save_file(whole, temporary, {METADATA_KEY: json.dumps(header, sort_keys=True)})
+        except SafetensorError as error:  # a full disk, in safetensors' own words
+            raise ArtifactError(f"cannot write {path}: {error}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

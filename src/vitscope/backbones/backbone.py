@@ -55,7 +55,7 @@ class Site:
 
     Attributes:
         model: the backbone's full name, weights' tag included.
-        weights: hash of the weights, so that two checkpoints of one architecture stay apart.
+        weights: hash of the weights' file, or ``hub:`` and the name they were fetched by.
         layer: 1-based block; the site is its output residual stream, patch tokens only.
         width: d.
         grid: p, patches per side.

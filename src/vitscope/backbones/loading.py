@@ -15,6 +15,7 @@ from vitscope.backbones.zoo import ZooEntry, zoo_entry
 from vitscope.errors import BackboneError
 
 PLANTED = "planted"
+DEVICES = ("cpu", "cuda", "mps")
 
 
 def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
@@ -66,6 +67,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"it is none of {', '.join(DEVICES)}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Self, final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vitscope.images.decode import PIL_PIXEL_LIMIT
 from vitscope.images.listing import list_images
@@ -38,6 +38,12 @@ class ImageSettings(Settings):
 
     workers: int = Field(default=0, ge=0)
     """Decoding threads; 0 takes one per core."""
+
+    @model_validator(mode="after")
+    def _limit_what_is_there(self) -> Self:
+        if self.eval is None and self.eval_limit is not None:
+            raise ValueError("eval_limit needs eval; without it the training images are scored")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,13 +97,15 @@ def _instability(data: ReportData) -> Headline:
 def _awcds(data: ReportData) -> Headline:
     spectrum = data.spectrum
     defined = np.isfinite(spectrum.awcds)
-    top = defined & (spectrum.percentile >= 100 - TOP_PERCENT)
+    # at least the last bin, however wide
+    share = max(TOP_PERCENT, 100 / max(spectrum.percentile.size, 1))
+    top = defined & (spectrum.percentile >= 100 - share)
     middle = defined & (np.abs(spectrum.percentile - 50) <= 10)
     values = [spectrum.awcds[rows].mean() if rows.any() else math.nan for rows in (top, middle)]
     return Headline(
         " | ".join(decimal(float(value), 2) for value in values),
         "awCDS: highest-norm | median tokens",
-        f"means of the top {TOP_PERCENT:g} % of norms, and of the 40th to 60th percentile",
+        f"means of the top {share:.2g} % of norms, and of the 40th to 60th percentile",
     )
 
 

@@ -32,7 +32,7 @@ class SaeSettings(Settings):
     """Share of the steps, at the end, over which the rate falls linearly to zero [A]."""
 
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the images; every epoch draws new tokens."""
+    """Passes over the images; each takes new tokens as far as ``activations.draws`` holds some."""
 
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps. With ``epochs`` too, the smaller of both; with neither, one epoch or

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
 from vitscope.backbones.backbone import Backbone
@@ -52,9 +54,9 @@ class Scores:
         return self.features.cds_se
 
     @property
-    def n_pairs(self) -> Column:
+    def n_pairs(self) -> NDArray[np.int64]:
         """Pairs behind each score [m]."""
-        return self.features.n_pairs.astype(float)
+        return self.features.n_pairs
 
     def partition(
         self,
@@ -118,7 +120,7 @@ def score(
         ):
             batch_images = [members[index] for index in batch.indices]
             scored = score_views(
-                sae,
+                sae.to(batch.tokens.patch.device),
                 batch.tokens.patch.float(),
                 batch_images,
                 [refs[member].id for member in batch_images],
@@ -149,7 +151,7 @@ def find_exemplars(
             backbone, refs, prepare, reading, clock=PassClock(), progress=progress
         ):
             patch = batch.tokens.patch.float()
-            codes = sae.encode(patch.flatten(0, 1))
+            codes = sae.to(patch.device).encode(patch.flatten(0, 1))
             strongest = codes.reshape(*patch.shape[:2], -1).amax(1)
             top.update(strongest, torch.tensor(batch.indices))
     return top

@@ -40,6 +40,8 @@ def wanted_by_image(
     feature: NDArray[np.int64], rank: NDArray[np.int64], image: NDArray[np.int64]
 ) -> dict[int, Wanted]:
     """Group exemplar rows by image; images ascending."""
+    if feature.size == 0:  # np.split would still return one group
+        return {}
     order = np.lexsort((feature, image))
     images, starts = np.unique(image[order], return_index=True)
     groups = np.split(order, starts[1:])

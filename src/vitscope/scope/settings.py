@@ -1,8 +1,8 @@
 """Settings of the scope score; each is an assumption of the protocol with its default."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vitscope.settings import Settings
 
@@ -36,3 +36,9 @@ class ScopeSettings(Settings):
 
     resize: Literal["crop", "stretch"] = "crop"
     """Shorter side and centre crop, or both sides stretched to the square."""
+
+    @model_validator(mode="after")
+    def _no_sample_in_the_low_group(self) -> Self:
+        if self.unscored == "low" and self.sample_features is not None:
+            raise ValueError("unscored = 'low' would call every feature outside the sample low")
+        return self

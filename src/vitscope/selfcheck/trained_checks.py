@@ -91,18 +91,16 @@ def check_recovery(
 def ordered_concordance(
     reference: NDArray[np.float64], scores: NDArray[np.float64], resolution: float
 ) -> float:
-    """Goodman and Kruskal's γ over pairs whose reference values differ by more than ``resolution``.
+    """Somers' d over pairs whose reference values differ by more than ``resolution``.
 
-    All local atoms have the same true CDS, 0: the order of their measured scores is noise in the
-    oracle too, and a rank correlation that counts it could not reach 1 for a perfect SAE.
+    A pair in the same order counts 1, in the other order -1, a tie of the scores 0. All local atoms
+    have the same true CDS, 0: the order of their measured scores is noise in the oracle too, and a
+    rank correlation that counts it could not reach 1 for a perfect SAE.
     """
-    gap = reference[:, None] - reference[None, :]
-    apart = gap > resolution
+    apart = reference[:, None] - reference[None, :] > resolution
     if not apart.any():
         return float("nan")
-    order = np.sign(scores[:, None] - scores[None, :])[apart]
-    agreeing, opposed = int((order > 0).sum()), int((order < 0).sum())
-    return (agreeing - opposed) / max(agreeing + opposed, 1)
+    return float(np.sign(scores[:, None] - scores[None, :])[apart].mean())
 
 
 def _spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

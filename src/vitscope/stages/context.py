@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from vitscope.activations.forward import ReadingSettings
 from vitscope.artifacts.checksum import fingerprint
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import StageBody, Stamp, outputs_digest, read_stamp, run_stage
 from vitscope.backbones.backbone import Backbone
-from vitscope.backbones.loading import choose_device, load_backbone
+from vitscope.backbones.loading import PLANTED, choose_device, load_backbone
 from vitscope.errors import ArtifactError
 from vitscope.images.sources import ImageRef
 from vitscope.images.verify import VerifiedImages, read_image_table
@@ -35,10 +37,17 @@ class StageOutcome:
 
 @dataclass(frozen=True)
 class Context:
-    """A study in progress; the run directory is locked by the caller."""
+    """A study in progress; the run directory is locked by the caller.
+
+    Attributes:
+        study: the settings.
+        run: where everything lies.
+        only: the stages that may work; another that is not up to date is an error. None: all may.
+    """
 
     study: Study
     run: RunDirectory
+    only: frozenset[str] | None = None
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -50,7 +59,14 @@ class Context:
         """The run's SAE, on the backbone's terms."""
         sae = load_sae(self.run.sae)
         check_fits(sae, self.backbone.site)
-        return sae.to(choose_device(self.study.backbone.device))
+        return sae.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone's tokens lie, and the SAE with them; `planted` is on the CPU."""
+        if self.study.backbone.name == PLANTED:
+            return torch.device("cpu")
+        return choose_device(self.study.backbone.device)
 
     def require_consistent(self) -> None:
         """Refuse what would fail in a later stage, before any image is looked at.
@@ -120,11 +136,12 @@ class Context:
     ) -> StageOutcome:
         """Run ``body`` unless the stage stands; its inputs are the outputs of ``after``."""
         inputs = {name: outputs_digest(self.done(name)) for name in after}
+        may_work = self.only is None or stage in self.only
         stamp, skipped = run_stage(
             self.run,
             stage,
             settings={"seed": self.study.seed, **settings},
             inputs={**inputs, **(extra_inputs or {})},
-            body=body,
+            body=body if may_work else None,
         )
         return StageOutcome(stamp, skipped)

@@ -31,7 +31,14 @@ def run_partition(context: Context) -> StageOutcome:
         write_table(
             run.features,
             _columns(context, scores, partition),
-            {"stage": "partition", "fingerprint": fingerprint, "gamma": partition.gamma},
+            {
+                "stage": "partition",
+                "fingerprint": fingerprint,
+                "gamma": partition.gamma,
+                "seed": study.seed,
+                "scope": settings.model_dump(),
+                "site": asdict(context.backbone.site),
+            },
         )
         by_reading = {reading: _sizes(context, scores, reading) for reading in READINGS}
         summary = _describe(partition)

@@ -74,7 +74,8 @@ def gather(context: Context) -> ReportData:
     choice = choose_gallery(scores, partition, minimum_pairs(study.scope.top_images))
     instability = read_json(run.table("instability"))
     trained = study.sae.path is None
-    skipped = [(bad.id, bad.reason) for bad in context.images("eval").skipped]
+    splits = ("train",) if study.images.eval is None else ("train", "eval")
+    skipped = [(bad.id, bad.reason) for split in splits for bad in context.images(split).skipped]
     return ReportData(
         title=study.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,5 +1,7 @@
 """Stage «train»: a BatchTopK SAE on the extracted tokens, or a given one taken in."""
 
+import math
+
 from vitscope.activations.shard_source import ShardSource
 from vitscope.artifacts.checksum import file_checksum
 from vitscope.artifacts.stage import StageOutput
@@ -25,21 +27,27 @@ def _train(context: Context) -> StageOutcome:
             checkpoint=run.checkpoint,
             fingerprint=fingerprint,
             log=run.training_log,
+            device=context.device,
         )
         files = save_sae(run.sae, trained.sae)
         summary = {
             "features": trained.sae.n_features,
             "steps": trained.n_steps,
             "tokens": trained.n_tokens,
-            "tokens_per_s": round(trained.tokens_per_second),
+            "tokens_per_s": _rounded(trained.tokens_per_second),
             "batch_fvu": round(trained.final.fvu, 4),
             "dead_share": round(trained.final.dead_share, 4),
             "threshold": trained.sae.threshold,
         }
         return StageOutput([*files, run.training_log], summary)
 
-    settings = study.sae.model_dump(exclude={"path", "checkpoint_every"})
+    settings = study.sae.model_dump(exclude={"path", "checkpoint_every", "log_every"})
     return context.finish("train", settings=settings, after=("extract",), body=body)
+
+
+def _rounded(rate: float) -> float | None:
+    """NaN, where an earlier process had done every step, has no whole number."""
+    return round(rate) if math.isfinite(rate) else None
 
 
 def _take_in(context: Context) -> StageOutcome:
@@ -56,7 +64,7 @@ def _take_in(context: Context) -> StageOutcome:
     }
     return context.finish(
         "train",
-        settings={"taken_from": str(folder)},
+        settings={"taken_in": True},
         after=(),
         extra_inputs={**checksums, "backbone": context.backbone_digest},
         body=body,

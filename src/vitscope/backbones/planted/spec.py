@@ -59,6 +59,7 @@ class PlantedSpec:
         bias_norm: norm of the vector added to every token.
         heads: attention heads.
         seed: decides atoms, words and every hash.
+        revision: raised when ``pixels.py`` or ``mixture.py`` change what they compute.
     """
 
     grid: int = 14
@@ -77,6 +78,7 @@ class PlantedSpec:
     bias_norm: float = 4.0
     heads: tuple[HeadSpec, ...] = (HeadSpec(0.05, 0.10, 0.05), HeadSpec(0.05, 0.30, 0.00))
     seed: int = 0
+    revision: int = 1
 
     def __post_init__(self) -> None:
         if self.n_atoms > self.width:
