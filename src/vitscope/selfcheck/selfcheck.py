@@ -44,8 +44,8 @@ IMAGE_SIDE = 160
 TRAINED = SaeSettings(
     expansion=4, k=3, batch_size=512, learning_rate=1e-2, decay_share=0.5, steps=4000
 )
-"""At 3e-4 or 1e-3 the outliers, forty times as strong as noise, still take most of the batch's
-top-k after so few steps, and local atoms are not found."""
+"""At 3e-4 or 1e-3 the outliers still take most of the batch's top-k after so few steps, and local
+atoms are not found (docs/first-light.md)."""
 
 STRESS = SaeSettings(expansion=32, k=30, batch_size=1024, learning_rate=1e-3, steps=150)
 """The paper's sizes on far too few tokens: what a hasty user would run."""
