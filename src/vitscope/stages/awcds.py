@@ -13,7 +13,6 @@ from vitscope.artifacts.tables import read_table, write_table
 from vitscope.images.sources import ImageRef
 from vitscope.images.subset import pick_images
 from vitscope.scope.awcds import norm_spectrum, token_awcds
-from vitscope.scope.views import plain_view
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
@@ -25,16 +24,9 @@ def run_awcds(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         refs = pick_images(context.eval_refs(), study.awcds.images, study.seed)
-        backbone = context.backbone
-        prepare = partial(
-            plain_view,
-            site=backbone.site,
-            preprocessing=backbone.preprocessing,
-            stretch=context.stretch,
-        )
         cds = torch.from_numpy(read_table(run.features)["cds"].astype(np.float64))
         reduce = partial(_weigh_chunk, context, cds)
-        done = pass_over(context, "awcds", fingerprint, refs, prepare, reduce)
+        done = pass_over(context, "awcds", fingerprint, refs, context.plain_view, reduce)
         norms = torch.cat([part["norms"] for part in done.parts]).numpy()
         values = torch.cat([part["awcds"] for part in done.parts]).numpy()
         spectrum = norm_spectrum(norms, values, study.awcds.bins)

@@ -1,11 +1,13 @@
 """What every stage is handed: the study, its run directory, and what earlier stages left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
+from PIL.Image import Image
+from torch import Tensor
 
 from vitscope.activations.forward import ReadingSettings
 from vitscope.artifacts.checksum import fingerprint
@@ -18,7 +20,7 @@ from vitscope.images.sources import ImageRef
 from vitscope.images.verify import VerifiedImages, read_image_table
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits, load_sae
-from vitscope.scope.views import Overlap
+from vitscope.scope.views import Overlap, plain_view, shifted_views
 from vitscope.study import Study
 
 
@@ -90,6 +92,27 @@ class Context:
     def stretch(self) -> bool:
         """Whether images are stretched to the square rather than cropped."""
         return self.study.scope.resize == "stretch"
+
+    @property
+    def plain_view(self) -> Callable[[Image], Tensor]:
+        """Prepares an image as the backbone takes it, unshifted."""
+        backbone = self.backbone
+        return partial(
+            plain_view,
+            site=backbone.site,
+            preprocessing=backbone.preprocessing,
+            stretch=self.stretch,
+        )
+
+    @property
+    def shifted_views(self) -> Callable[[Image], Tensor]:
+        """Prepares the two views of an image that the study compares."""
+        return partial(
+            shifted_views,
+            site=self.backbone.site,
+            shift=self.study.scope.shift,
+            stretch=self.stretch,
+        )
 
     @property
     def backbone_digest(self) -> str:

@@ -14,7 +14,6 @@ from vitscope.images.sources import ImageRef
 from vitscope.metrics.activity import FeatureActivity
 from vitscope.metrics.reconstruction import ReconstructionSums
 from vitscope.scope.exemplars import NO_IMAGE, TopImages
-from vitscope.scope.views import plain_view
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
@@ -27,16 +26,9 @@ def run_evaluate(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         refs = context.eval_refs()
-        backbone = context.backbone
-        prepare = partial(
-            plain_view,
-            site=backbone.site,
-            preprocessing=backbone.preprocessing,
-            stretch=context.stretch,
-        )
         tau = read_tau(context)
         reduce = partial(_evaluate_chunk, context, tau, k)
-        done = pass_over(context, "evaluate", fingerprint, refs, prepare, reduce)
+        done = pass_over(context, "evaluate", fingerprint, refs, context.plain_view, reduce)
         top, sums, activity = _merge(context, done.parts, k)
         source = {"stage": "evaluate", "fingerprint": fingerprint}
         _write_exemplars(context, top, refs, source)

@@ -23,7 +23,7 @@ from vitscope.scope.instability import (
     image_instability,
     summarise_group,
 )
-from vitscope.scope.views import Overlap, shifted_views
+from vitscope.scope.views import Overlap
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
@@ -40,11 +40,8 @@ def run_instability(context: Context) -> StageOutcome:
         refs = pick_images(context.eval_refs(), settings.images, study.seed)
         site = context.backbone.site
         overlap = Overlap(site.grid, study.scope.shift)
-        prepare = partial(
-            shifted_views, site=site, shift=study.scope.shift, stretch=context.stretch
-        )
         reduce = partial(_compare_chunk, context, overlap, read_tau(context))
-        done = pass_over(context, "instability", fingerprint, refs, prepare, reduce)
+        done = pass_over(context, "instability", fingerprint, refs, context.shifted_views, reduce)
         rows = torch.cat([part["rows"] for part in done.parts]).numpy()
         columns = dict(zip(column_names(), rows.T, strict=True))
         write_table(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from vitscope.backbones.zoo import ZOO
 from vitscope.images.sources import ImageRef
 from vitscope.images.subset import pick_images
 from vitscope.scope.outliers import propose_tau
-from vitscope.scope.views import plain_view
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 
@@ -30,14 +28,7 @@ def run_outliers(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         refs = pick_images(context.eval_refs(), settings.images, study.seed)
-        backbone = context.backbone
-        prepare = partial(
-            plain_view,
-            site=backbone.site,
-            preprocessing=backbone.preprocessing,
-            stretch=context.stretch,
-        )
-        done = pass_over(context, "outliers", fingerprint, refs, prepare, _norms)
+        done = pass_over(context, "outliers", fingerprint, refs, context.plain_view, _norms)
         norms = torch.cat([part["norms"] for part in done.parts]).double().numpy().ravel()
         threshold = propose_tau(norms, settings, known=known, seed=study.seed)
         counts, edges = np.histogram(np.log10(np.maximum(norms, 1e-12)), N_NORM_BINS)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from vitscope.report.page import write_report
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.partition import partition_features
-from vitscope.scope.views import shifted_views
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.instability import summarise_readings
 from vitscope.stages.partition import read_scores
@@ -179,16 +177,15 @@ def _curve(context: Context) -> tuple[Mapping[str, float], ...]:
 def _gallery(context: Context, choice: GalleryChoice) -> tuple[GalleryFeature, ...]:
     """Encode both views of each chosen feature's strongest images, every image once."""
     pairs = read_table(context.run.pairs)
-    study, site, refs = context.study, context.backbone.site, context.eval_refs()
+    site, refs = context.backbone.site, context.eval_refs()
     top = np.isin(pairs["feature"], choice.features) & (pairs["rank"] < IMAGES_PER_FEATURE)
     images = np.unique(pairs["image"][top])
-    prepare = partial(shifted_views, site=site, shift=study.scope.shift, stretch=context.stretch)
     shown: dict[int, dict[int, GalleryImage]] = {j: {} for j in choice.features}
     with track("gallery", len(images), "images") as progress:
         for batch in encode_images(
             context.backbone,
             [refs[int(image)] for image in images],
-            prepare,
+            context.shifted_views,
             context.reading,
             clock=PassClock(),
             progress=progress,

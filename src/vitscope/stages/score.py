@@ -15,7 +15,7 @@ from vitscope.images.parallel import worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.scope.pairs import PairScores
 from vitscope.scope.scoring import Wanted, sampled_features, score_views, wanted_by_image
-from vitscope.scope.views import Overlap, shifted_views
+from vitscope.scope.views import Overlap
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 
@@ -33,12 +33,9 @@ def run_score(context: Context) -> StageOutcome:
         every = context.eval_refs()
         site = context.backbone.site
         overlap = Overlap(site.grid, study.scope.shift)
-        prepare = partial(
-            shifted_views, site=site, shift=study.scope.shift, stretch=context.stretch
-        )
         reduce = partial(_score_chunk, context, wanted, overlap)
         refs = [every[image] for image in wanted]
-        done = pass_over(context, "score", fingerprint, refs, prepare, reduce)
+        done = pass_over(context, "score", fingerprint, refs, context.shifted_views, reduce)
         pairs = PairScores.joined(
             [PairScores.empty(), *(_from_tensors(part) for part in done.parts)]
         )
