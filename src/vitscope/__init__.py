@@ -15,8 +15,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitscope.backbones.backbone import Backbone
+    from vitscope.backbones.attention import QueryKeyAttention
+    from vitscope.backbones.backbone import Backbone, BlockTokens, FinalOutput, Preprocessing, Site
+    from vitscope.backbones.conformance import check_backbone
     from vitscope.backbones.loading import load_backbone
+    from vitscope.backbones.settings import BackboneSettings
     from vitscope.errors import VitscopeError
     from vitscope.images.sources import ImageFolder
     from vitscope.pipeline import run_study
@@ -30,12 +33,19 @@ if TYPE_CHECKING:
 # Imported on first use: `vitscope --help` and `vs.emd` need not wait for timm.
 _HOMES = {
     "Backbone": "vitscope.backbones.backbone",
+    "BackboneSettings": "vitscope.backbones.settings",
+    "BlockTokens": "vitscope.backbones.backbone",
+    "FinalOutput": "vitscope.backbones.backbone",
     "ImageFolder": "vitscope.images.sources",
     "Partition": "vitscope.scope.partition",
+    "Preprocessing": "vitscope.backbones.backbone",
+    "QueryKeyAttention": "vitscope.backbones.attention",
     "Scores": "vitscope.scope.score",
+    "Site": "vitscope.backbones.backbone",
     "SparseAutoencoder": "vitscope.sae.model",
     "Study": "vitscope.study",
     "VitscopeError": "vitscope.errors",
+    "check_backbone": "vitscope.backbones.conformance",
     "emd": "vitscope.scope.transport",
     "load_backbone": "vitscope.backbones.loading",
     "load_sae": "vitscope.sae.storage",
@@ -48,12 +58,19 @@ _HOMES = {
 __version__ = version("vitscope")
 __all__ = [
     "Backbone",
+    "BackboneSettings",
+    "BlockTokens",
+    "FinalOutput",
     "ImageFolder",
     "Partition",
+    "Preprocessing",
+    "QueryKeyAttention",
     "Scores",
+    "Site",
     "SparseAutoencoder",
     "Study",
     "VitscopeError",
+    "check_backbone",
     "emd",
     "load_backbone",
     "load_sae",

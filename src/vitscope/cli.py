@@ -79,14 +79,20 @@ def score(
     study: Annotated[Path | None, typer.Argument(help="A study file (TOML).")] = None,
     model: Annotated[str | None, typer.Option(help="Backbone, instead of a study.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Its local checkpoint.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Its block: from 1, from the end (-1), or penultimate.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Its input side in pixels.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
     sae: Annotated[Path | None, typer.Option(help="Folder of an SAE.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder or list of images.")] = None,
     out: Out = None,
     json_: Json = False,
 ) -> None:
     """Score exemplar pairs: one stage of STUDY, or all it takes for --model, --sae, --images."""
+    read = {"weights": weights, "layer": layer, "resolution": resolution, "precision": precision}
     if study is not None:
-        if any(option is not None for option in (model, weights, sae, images)):
+        if any(option is not None for option in (model, sae, images, *read.values())):
             raise ConfigError("give a study, or --model, --sae and --images, not both")
         _run(_load(study), out, ["score"], json_, study)
         return
@@ -94,7 +100,7 @@ def score(
         raise ConfigError("without a study, --model, --sae and --images are all needed")
     from vitscope.study import study_for_sae
 
-    _run(study_for_sae(model, weights, sae, images), out, None, json_)
+    _run(study_for_sae(model, sae, images, read), out, None, json_)
 
 
 @app.command()
@@ -126,15 +132,24 @@ def selfcheck(
 
 
 @app.command()
-def models() -> None:
-    """List the backbones that have a name."""
-    from vitscope.backbones.zoo import ZOO
+def models(json_: Json = False) -> None:
+    """List the backbones that have a name; any other timm vision transformer has its timm name."""
+    from vitscope.backbones.zoo import ZOO, list_zoo
 
-    table = Table("name", "timm model", "layer", "resolution", "τ", box=None)
-    table.add_row("planted", "known ground truth, no weights", "1", "112", "found")
+    if json_:
+        _print_json(list_zoo())
+        return
+    table = Table(box=None)
+    table.add_column("name")
+    table.add_column("timm model", overflow="fold")
+    for heading in ("layer", "input", "grid", "width", "τ"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row("planted", "known ground truth, no weights", "1/1", "112", "14", "256", "found")
     for name, entry in ZOO.items():
         tau = "found" if entry.tau is None else f"{entry.tau:g}"
-        table.add_row(name, entry.timm_name, str(entry.layer), str(entry.resolution), tau)
+        size, grid = str(entry.resolution), str(entry.grid)
+        layer, width = f"{entry.layer}/{entry.depth}", str(entry.width)
+        table.add_row(name, entry.timm_name, layer, size, grid, width, tau)
     results.print(table)
 
 

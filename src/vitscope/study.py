@@ -1,6 +1,7 @@
 """A study: every setting of a run, read from TOML, written back as resolved."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import tomli_w
 from pydantic import Field
 
 from vitscope.activations.sampling import ActivationSettings
-from vitscope.backbones.backbone import BackboneSettings
+from vitscope.backbones.settings import BackboneSettings, resolve_name
 from vitscope.errors import ConfigError
 from vitscope.images.sources import ImageSettings
 from vitscope.sae.settings import SaeSettings
@@ -70,18 +71,35 @@ def resolve_paths(study: Study, base: Path) -> Study:
             if isinstance(value, Path)
         }
         groups[group] = settings.model_copy(update=paths)
+    name = resolve_name(study.backbone.name, base)
+    groups["backbone"] = groups["backbone"].model_copy(update={"name": name})
     return study.model_copy(update=groups)
 
 
-def study_for_sae(model: str, weights: Path | None, sae: Path, images: Path) -> Study:
-    """Return the study that scores an SAE brought along; relative paths start from here."""
+def study_for_sae(model: str, sae: Path, images: Path, options: Mapping[str, object]) -> Study:
+    """Return the study that scores an SAE brought along; relative paths start from here.
+
+    Args:
+        model: the backbone's name.
+        sae: folder of the SAE.
+        images: folder or list of images.
+        options: further settings of the backbone, as text where they were typed; None is unset.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    given = {key: _number(value) for key, value in options.items() if value is not None}
     study = Study(
-        name="-".join([model, *sae.resolve().parts[-2:]]),
+        name="-".join([Path(model).name, *sae.resolve().parts[-2:]]),
         images=ImageSettings(train=images),
-        backbone=BackboneSettings(name=model, weights=weights),
+        backbone=BackboneSettings.parse({"name": model, **given}, source="options"),
         sae=SaeSettings(path=sae),
     )
     return resolve_paths(study, Path.cwd())
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.lstrip("-").isdecimal() else value
 
 
 def dump_study(study: Study) -> str:

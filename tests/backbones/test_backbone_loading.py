@@ -1,13 +1,12 @@
-"""From settings to a backbone: CLIP-B/16's real architecture, random weights; and refusals."""
+"""From settings to a backbone: real architectures, random weights from local files; refusals."""
 
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from openai_layout import openai_state
 from pictures import noise_batch
 from safetensors.torch import save_file
@@ -16,77 +15,138 @@ from torch import Tensor
 
 from vitscope.artifacts.checksum import file_checksum
 from vitscope.backbones import loading
-from vitscope.backbones.backbone import BackboneSettings, Site
+from vitscope.backbones.backbone import Site
+from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.loading import choose_device, load_backbone
 from vitscope.backbones.planted.planted import PlantedBackbone
+from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import TimmBackbone
-from vitscope.backbones.zoo import ZOO, zoo_entry
-from vitscope.errors import BackboneError
+from vitscope.errors import BackboneError, ConfigError
 
 CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
+REGISTERS = "vit_small_patch14_reg4_dinov2.lvd142m"
+SMALLEST = "vit_tiny_patch16_224.augreg_in21k"
 State = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
-def clip_state() -> State:
-    model = timm.create_model(CLIP, pretrained=False)
+def random_state(name: str, **options: Any) -> State:
+    model = timm.create_model(name, pretrained=False, **options)
     randomise(model, 0)
     return model.state_dict()
 
 
-@pytest.fixture(scope="module")
-def clip_file(clip_state: State, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
-    save_file(clip_state, path)
+def saved(state: State, path: Path) -> Path:
+    save_file(state, path)
     return path
 
 
-def clip(weights: Path | None = None, **changes: Any) -> TimmBackbone:
-    settings = BackboneSettings(name="clip-b16", weights=weights, device="cpu", **changes)
-    backbone = load_backbone(settings)
+@pytest.fixture(scope="module")
+def clip_state() -> State:
+    return random_state(CLIP)
+
+
+@pytest.fixture(scope="module")
+def clip_file(clip_state: State, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(clip_state, tmp_path_factory.mktemp("clip") / "clip.safetensors")
+
+
+@pytest.fixture(scope="module")
+def smallest_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(random_state(SMALLEST), tmp_path_factory.mktemp("tiny") / "tiny.safetensors")
+
+
+def load(name: str, weights: Path | None = None, **changes: Any) -> TimmBackbone:
+    values = {"name": name, "weights": weights, "device": "cpu", **changes}
+    backbone = load_backbone(BackboneSettings.parse(values, source="test"))
     assert isinstance(backbone, TimmBackbone)
     return backbone
 
 
 def assert_holds(backbone: TimmBackbone, expected: State) -> None:
     for name, value in backbone.model.state_dict().items():
-        if not name.startswith("head."):
-            assert torch.equal(value, expected[name]), name
+        # the projection of OpenAI's layout has no bias
+        assert name == "head.bias" or torch.equal(value, expected[name]), name
+    assert not any(parameter.is_meta for parameter in backbone.model.parameters())
 
 
 def test_clip_from_a_safetensors_file(clip_file: Path, clip_state: State) -> None:
-    backbone = clip(clip_file)
+    backbone = load("clip-b16", clip_file)
     assert_holds(backbone, clip_state)
     assert backbone.site == Site(CLIP, file_checksum(clip_file), 11, 768, 14, 16)
-    assert (backbone.n_prefix, backbone.n_heads) == (1, 12)
+    assert backbone.n_prefix == 1
     assert not backbone.model.training
     images = noise_batch(1, 224)
-    tokens, attention = backbone.tokens(images), backbone.attention(images)
+    tokens, attention = backbone.tokens(images), backbone.attention(images).patch_rows()
     assert tokens.patch.shape == (1, 196, 768)
     assert attention.shape == (1, 12, 196, 197)
     assert tokens.patch.isfinite().all()
-    # quick GELU, OpenAI's activation: the plain one is another model
-    block: Any = backbone.model.blocks[0]
-    assert "QuickGELU" in type(block.mlp.act).__name__
 
 
 def test_clip_from_openais_layout(tmp_path: Path, clip_state: State) -> None:
     torch.save(openai_state(clip_state), tmp_path / "ViT-B-16.pt")
-    backbone = clip(tmp_path / "ViT-B-16.pt", layer=5)
+    backbone = load("clip-b16", tmp_path / "ViT-B-16.pt", layer=5)
     assert_holds(backbone, clip_state)
     assert backbone.site.layer == 5
     assert backbone.site.weights == file_checksum(tmp_path / "ViT-B-16.pt")
 
 
+def test_dinov2_at_another_resolution_with_registers(tmp_path: Path) -> None:
+    state = random_state(REGISTERS)
+    file = saved(state, tmp_path / "reg4.safetensors")
+    backbone = load(REGISTERS, file, layer="penultimate", resolution=112)
+    assert (backbone.site.layer, backbone.site.grid, backbone.n_prefix) == (11, 8, 5)
+    assert backbone.site.model == REGISTERS
+    check_backbone(backbone)
+    other = load(REGISTERS, file, layer=-2, resolution=112, positions="meta")
+    untouched = backbone.model.state_dict()
+    gap = (untouched["pos_embed"] - other.model.state_dict()["pos_embed"]).abs().max()
+    assert gap > 1e-3
+    for name, value in other.model.state_dict().items():
+        assert torch.equal(value, untouched[name]) or name == "pos_embed"
+
+
+def test_any_timm_vit_by_name(smallest_file: Path) -> None:
+    backbone = load("vit_tiny_patch16_224", smallest_file, layer=-1)
+    # a name without a tag is recorded with the tag it stands for
+    assert backbone.site.model.startswith("vit_tiny_patch16_224.augreg_in21k")
+    assert backbone.site.layer == 12
+    configuration = timm.get_pretrained_cfg(backbone.site.model)
+    assert configuration is not None
+    assert backbone.preprocessing.crop_share == configuration.crop_pct
+    check_backbone(backbone)
+    cropped = load("vit_tiny_patch16_224", smallest_file, layer=-1, crop_share=0.5)
+    assert cropped.preprocessing.crop_share == 0.5
+
+
+def test_options_reach_the_model(smallest_file: Path) -> None:
+    images = noise_batch(1, 224)
+    plain = load(SMALLEST, smallest_file, layer=6)
+    for changes in ({"activation": "quick_gelu"}, {"precision": "bf16"}, {"layer": 5}):
+        other = load(SMALLEST, smallest_file, **{"layer": 6, **changes})
+        gap = (other.tokens(images).patch - plain.tokens(images).patch).abs().max()
+        assert gap > 1e-4, changes
+
+
+def test_a_backbone_outside_the_zoo_needs_a_layer(smallest_file: Path) -> None:
+    with pytest.raises(BackboneError, match="no designated block of its own: set"):
+        load(SMALLEST, smallest_file)
+
+
 def test_another_models_file_is_refused(tmp_path: Path) -> None:
-    save_file(tiny_vit().state_dict(), tmp_path / "tiny.safetensors")
-    with pytest.raises(BackboneError, match="37 position embeddings, clip-b16 at this resolution"):
-        clip(tmp_path / "tiny.safetensors")
+    file = saved(tiny_vit().state_dict(), tmp_path / "tiny.safetensors")
+    with pytest.raises(BackboneError, match=r"tiny\.safetensors .*clip-b16"):
+        load("clip-b16", file)
 
 
-def test_planted_takes_neither_weights_nor_block_nor_size(tmp_path: Path) -> None:
+def test_planted_takes_no_setting_of_a_real_backbone(tmp_path: Path) -> None:
     assert isinstance(load_backbone(BackboneSettings()), PlantedBackbone)
-    meaningless: dict[str, Any] = {"weights": tmp_path, "layer": 3, "resolution": 224}
+    meaningless: dict[str, Any] = {
+        "weights": tmp_path,
+        "layer": 3,
+        "resolution": 224,
+        "crop_share": 0.9,
+        "activation": "gelu",
+    }
     for key, value in meaningless.items():
         with pytest.raises(BackboneError, match=rf"backbone.{key} means nothing for 'planted'"):
             load_backbone(BackboneSettings(**{key: value}))
@@ -98,7 +158,8 @@ def test_planted_takes_neither_weights_nor_block_nor_size(tmp_path: Path) -> Non
         ("clip-b61", "did you mean 'clip-b16'?"),
         ("CLIP-B16", "did you mean 'clip-b16'?"),
         ("plnted", "did you mean 'planted'?"),
-        ("resnet50", "known: planted, clip-b16"),
+        ("vit_base_patch16_clip_quickgelu_225", "did you mean 'vit_base_patch16_clip_quickgelu_"),
+        ("gpt2", "known: planted, clip-b16"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, hint: str) -> None:
@@ -108,60 +169,55 @@ def test_an_unknown_name_is_answered_with_the_nearest(name: str, hint: str) -> N
     assert hint in str(caught.value)
 
 
+def test_an_unknown_tag_is_answered_with_those_there_are() -> None:
+    with pytest.raises(BackboneError, match=r"has no weights 'openia'; it has: .*openai"):
+        load_backbone(BackboneSettings(name="vit_base_patch16_clip_quickgelu_224.openia"))
+
+
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "resnet50", "samvit_base_patch16"]
+)
+def test_what_is_no_plain_vision_transformer_is_refused(name: str) -> None:
+    with pytest.raises(BackboneError, match=f"{name} .*(not a plain vision|cannot build)"):
+        load_backbone(BackboneSettings(name=name, layer=-1))
+
+
 def never(*_args: Any, **_keys: Any) -> Any:
     raise AssertionError("weights were looked at although the settings are impossible")
 
 
-@pytest.fixture
-def small_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The zoo's model two blocks deep and narrow: what is refused needs no 86 M parameters."""
-    real = timm.create_model
-
-    def small(name: str, **keys: Any) -> Any:
-        assert name == CLIP
-        if keys.pop("pretrained"):
-            raise OSError("We couldn't connect to 'https://huggingface.co'\nto load this file")
-        return real(name, pretrained=False, depth=12, embed_dim=24, num_heads=3, **keys)
-
-    monkeypatch.setattr(loading.timm, "create_model", small)
-
-
-@pytest.mark.usefixtures("small_clip")
-@pytest.mark.parametrize("layer", [13, 100])
+@pytest.mark.parametrize("layer", [13, 100, -13, 0])
 def test_a_block_it_does_not_have_is_refused_before_any_weights(
     layer: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(loading, "load_weights", never)
     with pytest.raises(BackboneError, match=rf"backbone.layer = {layer}, but clip-b16 has 12"):
-        clip(tmp_path / "weights.pt", layer=layer)
+        load("clip-b16", tmp_path / "weights.pt", layer=layer)
 
 
-@pytest.mark.usefixtures("small_clip")
 @pytest.mark.parametrize(("resolution", "nearest"), [(100, 96), (231, 224), (3, 16)])
 def test_a_size_that_cuts_patches_is_refused(resolution: int, nearest: int) -> None:
     with pytest.raises(
         BackboneError, match=rf"backbone.resolution = {resolution} is no mul.*nearest is {nearest}$"
     ):
-        clip(resolution=resolution)
+        load("clip-b16", resolution=resolution)
 
 
-@pytest.mark.usefixtures("small_clip")
-def test_an_unreachable_hub_is_one_line_with_the_way_out() -> None:
-    with pytest.raises(BackboneError) as caught:
-        clip()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert f"the weights of {CLIP} could not be fetched" in message
-    assert "set backbone.weights to a local checkpoint file" in message
-
-
-def test_hubs_own_offline_error_is_understood(
+def test_without_a_hub_the_way_out_is_a_local_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(BackboneError, match="could not be fetched from the Hugging Face hub"):
-        clip()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BackboneError, match=r"of clip-b16 could not be.*set backbone.weights"):
+        load("clip-b16")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("precision", "fp8"), ("activation", "relu"), ("positions", "nearest")]
+)
+def test_an_option_out_of_range_is_refused_with_the_choices(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: .*'.*' or '.*'"):
+        load_backbone("clip-b16", **{key: value})
 
 
 def test_devices() -> None:
@@ -170,14 +226,3 @@ def test_devices() -> None:
     for name in ("gpu", "cuda:99"):
         with pytest.raises(BackboneError, match=rf"backbone.device = '{name}' cannot be used"):
             choose_device(name)
-
-
-def test_the_zoo_names_models_with_their_weights_tag() -> None:
-    for entry in ZOO.values():
-        assert "." in entry.timm_name
-        assert timm.is_model(entry.timm_name.partition(".")[0])
-    clip_entry = zoo_entry("clip-b16")
-    configuration = timm.get_pretrained_cfg(clip_entry.timm_name)
-    assert configuration is not None
-    assert clip_entry.preprocessing.mean == pytest.approx(configuration.mean)
-    assert clip_entry.preprocessing.std == pytest.approx(configuration.std)

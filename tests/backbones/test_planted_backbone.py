@@ -46,8 +46,6 @@ def test_it_keeps_the_protocol_of_a_backbone() -> None:
     site = PLANTED.site
     assert (site.model, site.layer, site.width) == ("planted", 1, SPEC.width)
     assert (site.grid, site.patch, site.resolution, site.n_patches) == (14, 8, 112, 196)
-    assert PLANTED.n_prefix == 1
-    assert PLANTED.n_heads == len(SPEC.heads)
 
 
 def test_another_specification_is_another_site() -> None:
@@ -181,7 +179,9 @@ def test_the_stated_number_of_atoms_per_token_is_the_true_one(views: Tensor) -> 
 
 
 def test_attention_is_as_specified(views: Tensor) -> None:
-    attention, outliers = PLANTED.attention(views), PLANTED.outlier_mask(views)
+    found, outliers = PLANTED.attention(views), PLANTED.outlier_mask(views)
+    attention = found.patch_rows()
+    assert found.n_prefix == 1
     n = SPEC.n_positions
     assert attention.shape == (len(views), len(SPEC.heads), n, n + 1)
     assert attention.dtype == torch.float32

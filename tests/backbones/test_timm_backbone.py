@@ -12,6 +12,10 @@ from tiny_vit import DEPTH, HEADS, PREPROCESSING, SIDE, VARIANTS, WIDTH, tiny_ba
 from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone, BlockTokens
+from vitscope.backbones.conformance import check_backbone
+from vitscope.backbones.pixels import standardise
+from vitscope.backbones.precision import matmul_precision
+from vitscope.backbones.settings import Precision
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.errors import BackboneError
 
@@ -39,10 +43,14 @@ def joined(tokens: BlockTokens) -> Tensor:
     return torch.cat([tokens.prefix, tokens.patch], 1)
 
 
+def seen_by(backbone: TimmBackbone) -> Tensor:
+    return standardise(IMAGES, backbone.site, backbone.preprocessing, backbone.device)
+
+
 def block_output(backbone: TimmBackbone, layer: int) -> Tensor:
     """Return what timm's own forward pass has after ``layer`` blocks."""
     with torch.inference_mode(), captured(backbone.model.blocks[layer - 1], what="output") as seen:
-        backbone.model(backbone.normalise(IMAGES))
+        backbone.model(seen_by(backbone))
     (output,) = seen
     return output
 
@@ -83,13 +91,13 @@ def test_later_blocks_are_not_run(variant: str, layer: int) -> None:
 @every_layer
 def test_attention_is_timms_own_softmax(variant: str, layer: int) -> None:
     backbone = tiny_backbone(layer, variant)
-    attention = backbone.attention(IMAGES)
+    attention = backbone.attention(IMAGES).patch_rows()
     softmaxes: list[Tensor] = []
     for block in backbone.model.blocks:
         attn: Any = block.attn
         attn.fused_attn = False
         with torch.inference_mode(), captured(attn.attn_drop, what="input") as seen:
-            backbone.model(backbone.normalise(IMAGES))
+            backbone.model(seen_by(backbone))
         softmaxes += seen
     n_prefix = backbone.n_prefix
     assert attention.shape == (3, HEADS, 36, 36 + n_prefix)
@@ -106,7 +114,7 @@ def test_resuming_gives_the_plain_forward_pass(variant: str, layer: int) -> None
     backbone = tiny_backbone(layer, variant)
     final = backbone.resume(backbone.tokens(IMAGES))
     with torch.inference_mode():
-        features = backbone.model.forward_features(backbone.normalise(IMAGES))
+        features = backbone.model.forward_features(seen_by(backbone))
         # timm's tokens may lie transposed in memory, where a mean adds in another order
         pooled = backbone.model.forward_head(features.contiguous(), pre_logits=True)
     assert torch.equal(final.patch, features[:, backbone.n_prefix :])
@@ -121,20 +129,48 @@ def test_resuming_from_edited_tokens_is_not_resuming_from_the_own_ones() -> None
 
 
 def test_bytes_are_standardised_channel_by_channel() -> None:
-    found = tiny_backbone(1).normalise(IMAGES)
+    found = seen_by(tiny_backbone(1))
     for channel in range(3):
         mean, std = PREPROCESSING.mean[channel], PREPROCESSING.std[channel]
         expected = (IMAGES[:, channel].double() / 255 - mean) / std
         torch.testing.assert_close(found[:, channel].double(), expected, atol=1e-6, rtol=0)
 
 
-def test_attention_of_a_half_precision_model_is_in_full_precision() -> None:
+PRECISIONS: dict[Precision, float] = {"bf16": 3e-2, "fp16": 4e-3}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_half_precision_is_near_full_precision_and_keeps_the_residual_stream_in_fp32(
+    precision: Precision,
+) -> None:
+    full = tiny_backbone(3)
+    half = replace(full, precision=precision)
+    exact, found = full.tokens(IMAGES), half.tokens(IMAGES)
+    assert found.patch.dtype == found.prefix.dtype == torch.float32
+    gap = float((found.patch - exact.patch).norm() / exact.patch.norm())
+    assert 1e-5 < gap < PRECISIONS[precision]
+    rows = half.attention(IMAGES).patch_rows()
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows.sum(-1), torch.ones(3, HEADS, 36))
+    assert (rows - full.attention(IMAGES).patch_rows()).abs().max() < PRECISIONS[precision]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_resuming_gives_the_plain_forward_pass_in_half_precision(precision: Precision) -> None:
+    backbone = replace(tiny_backbone(2), precision=precision)
+    final = backbone.resume(backbone.tokens(IMAGES))
+    with torch.inference_mode(), matmul_precision(precision, backbone.device):
+        features = backbone.model.forward_features(seen_by(backbone))
+    assert torch.equal(final.patch, features[:, backbone.n_prefix :])
+
+
+def test_an_attention_that_is_not_known_is_not_guessed() -> None:
     backbone = tiny_backbone(2)
-    backbone.model.bfloat16()
-    assert backbone.tokens(IMAGES).patch.dtype == torch.bfloat16
-    attention = backbone.attention(IMAGES)
-    assert attention.dtype == torch.float32
-    torch.testing.assert_close(attention.sum(-1), torch.ones(3, HEADS, 36))
+    block: Any = backbone.model.blocks[1]
+    block.attn.__class__ = type("OtherAttention", (type(block.attn),), {})
+    assert backbone.tokens(IMAGES).patch.isfinite().all()
+    with pytest.raises(BackboneError, match="of a Block with OtherAttention cannot be read"):
+        backbone.attention(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -156,4 +192,4 @@ def test_a_wrong_size_or_type_is_refused(images: Tensor) -> None:
 def test_it_keeps_the_protocol_of_a_backbone() -> None:
     backbone = tiny_backbone(2)
     assert isinstance(backbone, Backbone)
-    assert backbone.n_heads == HEADS
+    assert check_backbone(backbone) is backbone

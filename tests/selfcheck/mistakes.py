@@ -9,7 +9,7 @@ import torch
 from pytest import MonkeyPatch
 from torch import Tensor
 
-from vitscope.backbones.planted.planted import PlantedBackbone
+from vitscope.backbones.planted.attention import WrittenAttention
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope import scoring, transport
 from vitscope.scope.cds import FeatureScores
@@ -73,7 +73,7 @@ def _tau_times(factor: float) -> Callable[[MonkeyPatch], None]:
 
 
 def _prefix_key_kept(patch: MonkeyPatch) -> None:
-    patch.setattr(PlantedBackbone, "n_prefix", property(lambda _: 0))
+    patch.setattr(WrittenAttention, "n_prefix", property(lambda _: 0))
 
 
 def _diameter_of_the_whole_grid(patch: MonkeyPatch) -> None:

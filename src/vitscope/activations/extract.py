@@ -1,6 +1,6 @@
 """Images to token shards on disk: fp16 safetensors, resumable shard by shard."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
+from vitscope.activations.chunks import ChunkedEncoding
+from vitscope.activations.forward import EncodedBatch, PassClock, ReadingSettings
 from vitscope.activations.sampling import ActivationSettings, draw_tokens, n_stored_draws
 from vitscope.artifacts.atomic import write_json
 from vitscope.artifacts.parts import resumable_map
-from vitscope.backbones.backbone import Backbone
+from vitscope.backbones.backbone import Backbone, Site
 from vitscope.errors import BackboneError
 from vitscope.images.resize import to_square
 from vitscope.images.sources import ImageRef
-from vitscope.progress import Tracker, track
+from vitscope.progress import track
 
 MANIFEST_SCHEMA = 1
 SHARD_IMAGES = 512
@@ -60,13 +61,32 @@ def extract_activations(
         BackboneError: an activation is not finite in fp16; the message names the image.
     """
     clock = PassClock()
-    shards = [range(a, min(a + SHARD_IMAGES, len(refs))) for a in range(0, len(refs), SHARD_IMAGES)]
+    prepare = partial(
+        to_square,
+        side=backbone.site.resolution,
+        crop_share=backbone.preprocessing.crop_share,
+        stretch=stretch,
+    )
     names: list[Path] = []
     n_tokens = 0
-    with track("extracting", len(refs), "images") as progress:
-        encode = partial(
-            _encode_shard, backbone, refs, settings, reading, seed, clock, progress, stretch
-        )
+    with (
+        track("extracting", len(refs), "images") as progress,
+        ChunkedEncoding(
+            backbone,
+            refs,
+            prepare,
+            reading,
+            chunk_images=SHARD_IMAGES,
+            clock=clock,
+            progress=progress,
+        ) as encoding,
+    ):
+        shards = encoding.chunks
+
+        def encode(shard: range) -> dict[str, Tensor]:
+            members = refs[shard.start : shard.stop]
+            return _drawn(backbone.site, members, encoding.batches(shard), settings, seed)
+
         parts = resumable_map(
             folder, fingerprint, shards, encode, on_reuse=lambda shard: progress.skip(len(shard))
         )
@@ -105,41 +125,32 @@ def _manifest(
     }
 
 
-def _encode_shard(
-    backbone: Backbone,
-    refs: Sequence[ImageRef],
+def _drawn(
+    site: Site,
+    members: Sequence[ImageRef],
+    batches: Iterator[EncodedBatch],
     settings: ActivationSettings,
-    reading: ReadingSettings,
     seed: int,
-    clock: PassClock,
-    progress: Tracker,
-    stretch: bool,
-    shard: range,
 ) -> dict[str, Tensor]:
-    site, members = backbone.site, refs[shard.start : shard.stop]
     epochs = range(n_stored_draws(settings, site.n_patches))
-    prepare = partial(
-        to_square,
-        side=site.resolution,
-        crop_share=backbone.preprocessing.crop_share,
-        stretch=stretch,
-    )
     tokens: list[Tensor] = []
     positions: list[Tensor] = []
-    for batch in encode_images(backbone, members, prepare, reading, clock=clock, progress=progress):
-        for row, index in enumerate(batch.indices):
-            image_id = members[index].id
-            drawn = [
-                draw_tokens(settings, site.n_patches, seed=seed, epoch=epoch, image_id=image_id)
-                for epoch in epochs
-            ]
-            chosen = torch.from_numpy(np.stack(drawn))
-            kept = batch.tokens.patch[row].cpu()[chosen].half()
-            if not bool(kept.isfinite().all()):
-                raise BackboneError(
-                    f"{image_id}: an activation of {site.model}, block {site.layer}, is beyond "
-                    "fp16 (65504), in which shards are kept; check the weights"
-                )
-            tokens.append(kept)
-            positions.append(chosen.int())
-    return {"tokens": torch.stack(tokens), "positions": torch.stack(positions)}
+    for batch in batches:
+        ids = [members[index].id for index in batch.indices]
+        drawn = [
+            [draw_tokens(settings, site.n_patches, seed=seed, epoch=e, image_id=i) for e in epochs]
+            for i in ids
+        ]
+        chosen = torch.from_numpy(np.array(drawn))
+        # gathered where the tokens lie: four of some 200 leave a GPU
+        rows = torch.arange(len(ids))[:, None, None]
+        kept = batch.tokens.patch[rows, chosen].half().cpu()
+        if not bool(kept.isfinite().all()):
+            wrong = ids[int((~kept.isfinite().flatten(1).all(1)).nonzero()[0])]
+            raise BackboneError(
+                f"{wrong}: an activation of {site.model}, block {site.layer}, is beyond fp16 "
+                "(65504), in which shards are kept; check the weights"
+            )
+        tokens.append(kept)
+        positions.append(chosen.int())
+    return {"tokens": torch.cat(tokens), "positions": torch.cat(positions)}

@@ -1,9 +1,11 @@
 """Photographs through a backbone: decode on threads, encode in batches, both clocks kept apart."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import UInt8
 from PIL.Image import Image
 from torch import Tensor
@@ -69,7 +71,8 @@ def encode_images(
     *,
     clock: PassClock,
     progress: Tracker | None = None,
-) -> Iterator[EncodedBatch]:
+    parts: Sequence[int] | None = None,
+) -> Generator[EncodedBatch]:
     """Yield the tokens of every image, batch by batch, in order.
 
     Args:
@@ -79,6 +82,7 @@ def encode_images(
         reading: batch size and decoding threads.
         clock: accumulates the time spent.
         progress: advanced by one per image.
+        parts: lengths of the parts of ``refs`` that no batch may straddle; None is one part.
 
     Raises:
         BackboneError: an activation is NaN or infinite; the message names the image.
@@ -90,17 +94,20 @@ def encode_images(
         workers=reading.workers,
         max_pixels=reading.max_pixels,
         clock=clock.load,
+        parts=parts,
     )
-    for batch in batches:
-        pixels = batch.images.reshape(-1, *batch.images.shape[-3:])
-        started = time.perf_counter()
-        tokens = backbone.tokens(pixels)
-        _require_finite(tokens, [refs[index].id for index in batch.indices], backbone)
-        clock.encode_seconds += time.perf_counter() - started
-        clock.n_encoded += len(pixels)
-        yield EncodedBatch(batch.indices, pixels, tokens)
-        if progress is not None:
-            progress.advance(len(batch.indices))
+    with closing(batches):
+        for batch in batches:
+            pixels = batch.images.reshape(-1, *batch.images.shape[-3:])
+            started = time.perf_counter()
+            with torch.inference_mode():
+                tokens = backbone.tokens(pixels)
+            _require_finite(tokens, [refs[index].id for index in batch.indices], backbone)
+            clock.encode_seconds += time.perf_counter() - started
+            clock.n_encoded += len(pixels)
+            yield EncodedBatch(batch.indices, pixels, tokens)
+            if progress is not None:
+                progress.advance(len(batch.indices))
 
 
 def _require_finite(tokens: BlockTokens, image_ids: list[str], backbone: Backbone) -> None:

@@ -1,37 +1,13 @@
 """What vitscope asks of a vision transformer: tokens, attention and resumption at one block."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, Float32
-from pydantic import Field
+from jaxtyping import Float
 from torch import Tensor
 
 from vitscope.axes import ImageBatch
-from vitscope.settings import Settings
-
-
-class BackboneSettings(Settings):
-    """Which backbone, at which block, with which weights."""
-
-    name: str = "planted"
-    """``planted``, or a name of the zoo (``vitscope models``)."""
-
-    weights: Path | None = None
-    """A local checkpoint; without it the zoo's weights come from the hub."""
-
-    layer: int | None = Field(default=None, ge=1)
-    """1-based block whose output is analysed; None takes the zoo's."""
-
-    resolution: int | None = Field(default=None, ge=1)
-    """Input side in pixels; None takes the zoo's."""
-
-    batch_size: int = Field(default=32, ge=1)
-    """Images per forward pass."""
-
-    device: str = "auto"
-    """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` …"""
+from vitscope.backbones.attention import BlockAttention
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,7 @@ class FinalOutput:
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A vision transformer seen from one block.
+    """A vision transformer seen from one block: two facts and three methods.
 
     Images come as bytes ``[B, 3, p·n, p·n]``: each adapter normalises them itself, so that two
     views cut from one image stay identical pixel for pixel up to here.
@@ -124,22 +100,12 @@ class Backbone(Protocol):
         """How photographs are resized and normalised."""
         ...
 
-    @property
-    def n_prefix(self) -> int:
-        """Prefix tokens (CLS, registers) before the patch tokens."""
-        ...
-
-    @property
-    def n_heads(self) -> int:
-        """Attention heads of the designated block."""
-        ...
-
     def tokens(self, images: ImageBatch) -> BlockTokens:
         """Run the blocks up to the designated one, and no further."""
         ...
 
-    def attention(self, images: ImageBatch) -> Float32[Tensor, "B A P T"]:
-        """Softmax probabilities of the designated block, patch queries over all keys, in fp32."""
+    def attention(self, images: ImageBatch) -> BlockAttention:
+        """Softmax probabilities of the designated block, by row, in fp32."""
         ...
 
     def resume(self, tokens: BlockTokens) -> FinalOutput:

@@ -1,21 +1,35 @@
 """From a name in the settings to a backbone ready to run."""
 
+from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from vitscope.artifacts.checksum import file_checksum
-from vitscope.backbones.backbone import Backbone, BackboneSettings, Site
+from vitscope.backbones.backbone import Backbone, Preprocessing, Site
+from vitscope.backbones.conformance import check_backbone
+from vitscope.backbones.hub import fetch_weights, unfetched
+from vitscope.backbones.layers import designated_layer
 from vitscope.backbones.planted.planted import PlantedBackbone
+from vitscope.backbones.settings import TRANSFORMERS, BackboneSettings
+from vitscope.backbones.timm_model import (
+    build_timm,
+    configuration,
+    native_grid,
+    timm_preprocessing,
+)
 from vitscope.backbones.timm_vit import TimmBackbone
-from vitscope.backbones.weights import load_weights
-from vitscope.backbones.zoo import ZooEntry, zoo_entry
+from vitscope.backbones.user_model import is_user_model, load_user_model
+from vitscope.backbones.weights.shards import weights_checksum
+from vitscope.backbones.weights.strict import load_weights
+from vitscope.backbones.zoo import ZOO
 from vitscope.errors import BackboneError
 
 PLANTED = "planted"
 DEVICES = ("cpu", "cuda", "mps")
+
+_MEANINGLESS = ("weights", "layer", "resolution", "crop_share", "activation")
+"""Settings that say nothing about a backbone that brings its own."""
 
 
 def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
@@ -33,28 +47,19 @@ def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
     if isinstance(settings, str):
         settings = BackboneSettings.parse({"name": settings, **options}, source="load_backbone")
     if settings.name == PLANTED:
-        for key in ("weights", "layer", "resolution"):
+        for key in _MEANINGLESS:
             if getattr(settings, key) is not None:
                 raise BackboneError(f"backbone.{key} means nothing for 'planted'; remove it")
         return PlantedBackbone()
-    entry = zoo_entry(settings.name)
-    resolution = settings.resolution or entry.resolution
-    model = _build(entry, resolution)
-    layer = settings.layer or entry.layer
-    if layer > len(model.blocks):
-        raise BackboneError(
-            f"backbone.layer = {layer}, but {settings.name} has {len(model.blocks)} blocks"
-        )
-    if settings.weights is None:
-        model.load_state_dict(_from_hub(entry, resolution).state_dict())
-        weights = f"hub:{entry.timm_name}"
-    else:
-        load_weights(model, settings.weights, name=settings.name)
-        weights = file_checksum(settings.weights)
-    grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
-    assert grid is not None
-    site = Site(entry.timm_name, weights, layer, int(model.embed_dim), grid[0], patch[0])
-    return TimmBackbone(model.to(choose_device(settings.device)), site, entry.preprocessing)
+    device = choose_device(settings.device)
+    if settings.name.startswith(TRANSFORMERS):
+        from vitscope.backbones.transformers_vit import load_transformers  # noqa: PLC0415
+
+        return load_transformers(settings.name.removeprefix(TRANSFORMERS), settings, device)
+    if is_user_model(settings.name):
+        chosen = settings.model_copy(update={"device": str(device)})
+        return check_backbone(load_user_model(chosen))
+    return _load_timm(settings, device)
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,27 +81,41 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _build(entry: ZooEntry, resolution: int) -> VisionTransformer:
-    model = timm.create_model(entry.timm_name, pretrained=False, img_size=resolution)
-    assert isinstance(model, VisionTransformer)
-    patch = model.patch_embed.patch_size[0]
-    # timm builds a smaller grid without a word, and fails at the first image
-    if resolution % patch:
-        nearest = max(round(resolution / patch), 1) * patch
-        raise BackboneError(
-            f"backbone.resolution = {resolution} is no multiple of {patch}, the patch side of "
-            f"{entry.timm_name}; the nearest is {nearest}"
-        )
-    return model.eval()
+def _load_timm(settings: BackboneSettings, device: torch.device) -> TimmBackbone:
+    entry = ZOO.get(settings.name)
+    name = entry.timm_name if entry else settings.name
+    resolution = settings.resolution or (entry.resolution if entry else None)
+    activation = settings.activation or (entry.activation if entry else None)
+    model = build_timm(name, resolution, activation)
+    layer = designated_layer(
+        settings.layer, entry.layer if entry else None, len(model.blocks), settings.name
+    )
+    path = settings.weights or _from_hub(model, settings.name)
+    load_weights(
+        model,
+        path,
+        name=settings.name,
+        native_grid=native_grid(model),
+        positions=settings.positions,
+    )
+    grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
+    assert grid is not None
+    found = configuration(model)
+    full_name = ".".join(filter(None, [found["architecture"], found["tag"]]))
+    site = Site(full_name, weights_checksum(path), layer, int(model.embed_dim), grid[0], patch[0])
+    preprocessing = entry.preprocessing if entry else timm_preprocessing(model)
+    return TimmBackbone(
+        model.to(device).eval(), site, _cropped(preprocessing, settings), settings.precision
+    )
 
 
-def _from_hub(entry: ZooEntry, resolution: int) -> VisionTransformer:
-    try:
-        model = timm.create_model(entry.timm_name, pretrained=True, img_size=resolution)
-    except OSError:
-        raise BackboneError(
-            f"the weights of {entry.timm_name} could not be fetched from the Hugging Face hub; "
-            "without a network, set backbone.weights to a local checkpoint file"
-        ) from None
-    assert isinstance(model, VisionTransformer)
-    return model
+def _from_hub(model: VisionTransformer, name: str) -> Path:
+    repo, _, revision = str(configuration(model).get("hf_hub_id") or "").partition("@")
+    if not repo:
+        raise unfetched(name, "timm knows no repository for it")
+    return fetch_weights(repo, name=name, revision=revision or None)
+
+
+def _cropped(preprocessing: Preprocessing, settings: BackboneSettings) -> Preprocessing:
+    share = settings.crop_share or preprocessing.crop_share
+    return Preprocessing(crop_share=share, mean=preprocessing.mean, std=preprocessing.std)

@@ -1,13 +1,18 @@
-"""The named backbones: timm model, designated block, outlier threshold, preprocessing."""
+"""The paper's twelve backbones: timm model, designated block, outlier threshold, preprocessing."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from vitscope.backbones.backbone import Preprocessing
+from vitscope.backbones.settings import Gelu
 from vitscope.errors import BackboneError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -16,36 +21,77 @@ class ZooEntry:
 
     Attributes:
         timm_name: with its weights' tag: a bare name changes meaning between timm versions.
-        layer: designated 1-based block.
+        layer: designated 1-based block, of the paper's Table 5 where it is there.
+        tau: outlier threshold of the same table; None where the paper gives none.
         resolution: default input side in pixels.
+        patch: n, pixels per patch side.
+        width: d.
+        depth: number of blocks.
         preprocessing: of the original release; the crop may differ from timm's configuration.
-        tau: outlier threshold of the paper's Table 5, where it gives one.
+        activation: where timm builds the MLPs with another one than the weights were trained with.
     """
 
     timm_name: str
     layer: int
-    resolution: int
-    preprocessing: Preprocessing
     tau: float | None
+    resolution: int
+    patch: int
+    width: int
+    depth: int
+    preprocessing: Preprocessing
+    activation: Gelu | None = None
+
+    @property
+    def grid(self) -> int:
+        """p, patches per side at the default resolution."""
+        return self.resolution // self.patch
 
 
-# OpenAI resizes straight to 224; timm's configuration resizes to 248 and crops
+# OpenAI resizes straight to the input side; timm's configuration of B/16 resizes to 248 and crops
 _CLIP = Preprocessing(crop_share=1.0, mean=CLIP_MEAN, std=CLIP_STD)
+_DINOV2 = Preprocessing(crop_share=1.0, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+_DEIT3 = Preprocessing(crop_share=0.9, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+# SigLIP's release squashes the whole image: no crop is the nearest that keeps the aspect ratio
+_SIGLIP = Preprocessing(crop_share=1.0, mean=HALF, std=HALF)
 
+# CLIP's layers are our reading (penultimate); names without `quickgelu` load the same weights with
+# another activation; timm's SigLIP2 has the exact GELU where the release has its tanh form
 ZOO: dict[str, ZooEntry] = {
-    "clip-b16": ZooEntry("vit_base_patch16_clip_quickgelu_224.openai", 11, 224, _CLIP, None),
+    "clip-b16": ZooEntry(
+        "vit_base_patch16_clip_quickgelu_224.openai", 11, None, 224, 16, 768, 12, _CLIP
+    ),
+    "clip-l14": ZooEntry(
+        "vit_large_patch14_clip_quickgelu_224.openai", 23, None, 224, 14, 1024, 24, _CLIP
+    ),
+    "clip-l14-336": ZooEntry(
+        "vit_large_patch14_clip_quickgelu_336.openai", 23, None, 336, 14, 1024, 24, _CLIP
+    ),
+    "dinov2-b": ZooEntry("vit_base_patch14_dinov2.lvd142m", 11, 100, 224, 14, 768, 12, _DINOV2),
+    "dinov2-l": ZooEntry("vit_large_patch14_dinov2.lvd142m", 23, 100, 224, 14, 1024, 24, _DINOV2),
+    "dinov2-g": ZooEntry("vit_giant_patch14_dinov2.lvd142m", 40, 150, 224, 14, 1536, 40, _DINOV2),
+    "deit3-s": ZooEntry("deit3_small_patch16_224.fb_in1k", 10, 500, 224, 16, 384, 12, _DEIT3),
+    "deit3-b": ZooEntry("deit3_base_patch16_224.fb_in1k", 9, 500, 224, 16, 768, 12, _DEIT3),
+    "deit3-l": ZooEntry("deit3_large_patch16_224.fb_in1k", 18, 1000, 224, 16, 1024, 24, _DEIT3),
+    "siglip2-b": ZooEntry(
+        "vit_base_patch16_siglip_224.v2_webli", 12, 150, 224, 16, 768, 12, _SIGLIP, "gelu_tanh"
+    ),
+    "siglip2-l": ZooEntry(
+        "vit_large_patch16_siglip_256.v2_webli", 24, 150, 256, 16, 1024, 24, _SIGLIP, "gelu_tanh"
+    ),
+    "siglip2-g": ZooEntry(
+        "vit_so400m_patch14_siglip_224.v2_webli", 27, 300, 224, 14, 1152, 27, _SIGLIP, "gelu_tanh"
+    ),
 }
 
 
-def zoo_entry(name: str) -> ZooEntry:
-    """Look a backbone up by name.
+def list_zoo() -> dict[str, dict[str, Any]]:
+    """Return what the zoo says of every backbone, by name, as plain values."""
+    return {name: asdict(entry) | {"grid": entry.grid} for name, entry in ZOO.items()}
 
-    Raises:
-        BackboneError: naming the nearest known backbone.
-    """
-    if name in ZOO:
-        return ZOO[name]
+
+def nearest_name(name: str, others: list[str]) -> BackboneError:
+    """Return the error for an unknown backbone, naming the nearest of the zoo and of ``others``."""
     known = ["planted", *ZOO]
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-    raise BackboneError(f"unknown backbone '{name}' ({hint})")
+    near = difflib.get_close_matches(name.lower(), [*known, *others], n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}, any timm ViT"
+    return BackboneError(f"unknown backbone '{name}' ({hint})")

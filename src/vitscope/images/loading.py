@@ -1,7 +1,7 @@
 """Batches of prepared images: decoded by threads, in order, a little ahead of their use."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -61,6 +61,7 @@ def load_batches(
     workers: int,
     max_pixels: int,
     clock: LoadClock | None = None,
+    parts: Sequence[int] | None = None,
 ) -> Generator[LoadedBatch]:
     """Yield every image of ``refs`` in order; the last batch may be smaller.
 
@@ -73,6 +74,7 @@ def load_batches(
         workers: threads; 0 takes one per core.
         max_pixels: as for verification.
         clock: accumulates the time spent.
+        parts: lengths of the parts of ``refs`` that no batch may straddle; None is one part.
 
     Raises:
         ImageSetError: a file no longer decodes.
@@ -87,14 +89,24 @@ def load_batches(
     with closing(
         ordered_map(load, refs, workers=workers, ahead=PREFETCH_BATCHES * batch_size)
     ) as loaded:
-        for first in range(0, len(refs), batch_size):
+        for first, n in _batches([len(refs)] if parts is None else parts, batch_size):
             started = time.perf_counter()
-            rows = list(islice(loaded, batch_size))
+            rows = list(islice(loaded, n))
             images = torch.stack([row for row, _ in rows])
             clock.images += len(rows)
             clock.worker_seconds += sum(seconds for _, seconds in rows)
             clock.waited_seconds += time.perf_counter() - started
             yield LoadedBatch(list(range(first, first + len(rows))), images)
+
+
+def _batches(parts: Sequence[int], batch_size: int) -> Iterator[tuple[int, int]]:
+    """Yield the first position and the length of every batch."""
+    first = 0
+    for length in parts:
+        for start in range(0, length, batch_size):
+            n = min(batch_size, length - start)
+            yield first, n
+            first += n
 
 
 def _decode_again(ref: ImageRef, max_pixels: int) -> Image.Image:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from PIL.Image import Image
 from torch import Tensor
 
-from vitscope.activations.forward import EncodedBatch, PassClock, encode_images
+from vitscope.activations.chunks import ChunkedEncoding
+from vitscope.activations.forward import EncodedBatch, PassClock
 from vitscope.artifacts.parts import resumable_map
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
@@ -40,21 +41,24 @@ def pass_over(
     ``reduce`` is called with the chunk's references; a batch's ``indices`` point into them.
     """
     clock = PassClock()
-    chunks = [refs[start : start + CHUNK_IMAGES] for start in range(0, len(refs), CHUNK_IMAGES)]
-    with track(stage, len(refs), "images") as progress:
-
-        def compute(chunk: Sequence[ImageRef]) -> dict[str, Tensor]:
-            batches = encode_images(
-                context.backbone, chunk, prepare, context.reading, clock=clock, progress=progress
-            )
-            return reduce(chunk, batches)
-
+    with (
+        track(stage, len(refs), "images") as progress,
+        ChunkedEncoding(
+            context.backbone,
+            refs,
+            prepare,
+            context.reading,
+            chunk_images=CHUNK_IMAGES,
+            clock=clock,
+            progress=progress,
+        ) as encoding,
+    ):
         parts = list(
             resumable_map(
                 context.run.parts(stage),
                 fingerprint,
-                chunks,
-                compute,
+                encoding.chunks,
+                lambda chunk: reduce(refs[chunk.start : chunk.stop], encoding.batches(chunk)),
                 on_reuse=lambda chunk: progress.skip(len(chunk)),
             )
         )

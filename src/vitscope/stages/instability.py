@@ -91,15 +91,17 @@ def summarise_readings(columns: Mapping[str, NDArray[Any]]) -> list[ReadingInsta
 def _compare_chunk(
     context: Context, overlap: Overlap, tau: float, chunk: Sequence[ImageRef], batches: Batches
 ) -> dict[str, Tensor]:
-    settings, n_prefix = context.study.outliers, context.backbone.n_prefix
+    settings = context.study.outliers
     rows: list[list[float]] = []
     for batch in batches:
         masks = (batch.tokens.patch.norm(dim=-1) > tau).cpu().numpy()
         for row, index in enumerate(batch.indices):
             pair = slice(2 * row, 2 * row + 2)
             # one image at a time: a batch of attention maps would not fit at large grids
-            attention = context.backbone.attention(batch.pixels[pair])[..., n_prefix:]
-            one, other = attention.double().cpu().numpy()
+            with torch.inference_mode():
+                attention = context.backbone.attention(batch.pixels[pair])
+            over_patches = attention.patch_rows()[..., attention.n_prefix :]
+            one, other = over_patches.double().cpu().numpy()
             found = image_instability(
                 (one, other),
                 (masks[2 * row], masks[2 * row + 1]),

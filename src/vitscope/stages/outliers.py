@@ -10,7 +10,6 @@ from torch import Tensor
 from vitscope.artifacts.atomic import read_json, write_json
 from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import write_table
-from vitscope.backbones.loading import PLANTED
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.sources import ImageRef
 from vitscope.images.subset import pick_images
@@ -61,8 +60,9 @@ def read_tau(context: Context) -> float:
 
 
 def _zoo_tau(context: Context) -> float | None:
-    name = context.study.backbone.name
-    return None if name == PLANTED else ZOO[name].tau
+    entry = ZOO.get(context.study.backbone.name)
+    # the paper's threshold is of one block: at another, norms are of another size
+    return entry.tau if entry and entry.layer == context.backbone.site.layer else None
 
 
 def _norms(chunk: Sequence[ImageRef], batches: Batches) -> dict[str, Tensor]:

@@ -1,9 +1,42 @@
 """The planted attention: every row written down, so that its Earth Mover's Distance is known."""
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.planted.spec import HeadSpec, PlantedSpec
+
+
+@dataclass(frozen=True)
+class WrittenAttention(BlockAttention):
+    """Probabilities as specified.
+
+    Attributes:
+        patches: rows of the patch tokens; CLS is key 0, and its own row, which nothing specifies,
+            attends evenly to all.
+    """
+
+    patches: Float32[Tensor, "B A P T"]
+
+    @property
+    def n_prefix(self) -> int:
+        """One CLS token."""
+        return 1
+
+    @property
+    def n_tokens(self) -> int:
+        """CLS and patch tokens, T."""
+        return self.patches.shape[-1]
+
+    def rows(self, queries: Int64[Tensor, "Q"]) -> Float32[Tensor, "B A Q T"]:
+        """Return the rows asked for."""
+        cls = torch.full_like(self.patches[:, :, :1], 1 / self.n_tokens)
+        return torch.cat([cls, self.patches], 2)[:, :, queries]
 
 
 def locked_cell(grid: int) -> int:

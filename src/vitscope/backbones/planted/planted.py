@@ -11,7 +11,7 @@ from torch import Tensor
 from vitscope.axes import ImageBatch
 from vitscope.backbones.backbone import BlockTokens, FinalOutput, Preprocessing, Site
 from vitscope.backbones.planted.atoms import Atom, draw_atoms, draw_bias, list_atoms
-from vitscope.backbones.planted.attention import attention_rows
+from vitscope.backbones.planted.attention import WrittenAttention, attention_rows
 from vitscope.backbones.planted.mixture import Mixture, draw_vocabulary, mix
 from vitscope.backbones.planted.pixels import ViewPixels, read_pixels
 from vitscope.backbones.planted.spec import PlantedSpec
@@ -53,16 +53,6 @@ class PlantedBackbone:
         """Bytes as they are."""
         return Preprocessing(crop_share=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
-    @property
-    def n_prefix(self) -> int:
-        """One CLS token."""
-        return 1
-
-    @property
-    def n_heads(self) -> int:
-        """Heads of the planted attention."""
-        return len(self.spec.heads)
-
     def mixture(self, images: ImageBatch) -> Mixture:
         """Return the true codes and outlier positions of a batch of views."""
         return mix(self.spec, self._vocabulary, self._read(images))
@@ -80,14 +70,14 @@ class PlantedBackbone:
         patch += self.spec.noise * torch.from_numpy(np.stack(noise))
         return BlockTokens(patch=patch, prefix=patch.mean(1, keepdim=True))
 
-    def attention(self, images: ImageBatch) -> Float32[Tensor, "B A P T"]:
+    def attention(self, images: ImageBatch) -> WrittenAttention:
         """Return the specified probabilities of every head."""
         outliers = self.mixture(images).outliers
         rows = [
             np.stack([attention_rows(self.spec, head, view) for head in self.spec.heads])
             for view in outliers
         ]
-        return torch.from_numpy(np.stack(rows)).float()
+        return WrittenAttention(torch.from_numpy(np.stack(rows)).float())
 
     def resume(self, tokens: BlockTokens) -> FinalOutput:
         """There are no later blocks: patch tokens as they are, pooled by their mean."""
