@@ -32,11 +32,13 @@ CLIP_SAVED = {
 def test_preprocessing_of_clip_dinov2_and_siglip(tmp_path: Path) -> None:
     clip = Preprocessing(1.0, CLIP_MEAN, CLIP_STD)
     assert preprocessing(tmp_path, "clip", **CLIP_SAVED) == (clip, 224)
-    older = {**CLIP_SAVED, "size": 224, "crop_size": 224, "do_center_crop": None}
-    assert preprocessing(tmp_path, "clip", **older) == (clip, 224)
+    older = {**CLIP_SAVED, "size": 256, "crop_size": 224, "do_center_crop": None}
+    cropped = Preprocessing(224 / 256, CLIP_MEAN, CLIP_STD)
+    (tmp_path / "older").mkdir()
+    assert preprocessing(tmp_path / "older", "clip", **older) == (cropped, 224)
     dinov2 = {"size": {"shortest_edge": 256}, "image_mean": IMAGENET_MEAN, "image_std": HALF}
     expected = Preprocessing(224 / 256, IMAGENET_MEAN, HALF)
-    assert preprocessing(tmp_path, "dinov2", **CLIP_SAVED, **{}) == (clip, 224)
+    assert preprocessing(tmp_path, "dinov2", **CLIP_SAVED) == (clip, 224)
     assert preprocessing(tmp_path, "dinov2", **{**CLIP_SAVED, **dinov2}) == (expected, 224)
 
 

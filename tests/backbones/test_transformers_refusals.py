@@ -58,6 +58,7 @@ def test_folders_without_a_model(vision: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused("empty has no config.json; give a folder", tmp_path / "empty")
     refused("empty has no config.json", "someone/else", weights=str(tmp_path / "empty"))
+    refused("none does not exist; give a folder", "someone/else", weights=str(tmp_path / "none"))
     refused("neither a folder nor a name on the Hugging Face hub", tmp_path / "nowhere" / "at all")
     (vision / WEIGHTS).unlink()
     refused("holds neither model.safetensors nor pytorch_model.bin", vision)

@@ -15,6 +15,7 @@ from transformers_files import HF_TEXT, hf_model
 from twins import DEPTH, DINOV2_TWIN, SIDE, WIDTH, Case, State, state_of, twin
 from weight_files import CASES, openai_case, timm_case
 
+from vitscope.backbones.weights.fitting import refuse_what_is_no_number
 from vitscope.backbones.weights.layouts import LAYOUTS
 from vitscope.backbones.weights.strict import load_state, load_weights
 from vitscope.errors import BackboneError
@@ -122,6 +123,16 @@ def test_weights_that_are_no_numbers_are_refused(name: str, bad: float) -> None:
     assert "holds NaN or infinite values" in refused(case.build(), state)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_bad_number_is_found_wherever_it_is(bad: float) -> None:
+    for index in range(0, 1000, 7):  # vectorised loops treat ends and middles differently
+        value = torch.linspace(-1, 1, 1000)
+        value[index] = bad
+        with pytest.raises(BackboneError, match="a holds NaN or infinite values"):
+            refuse_what_is_no_number({"a": value})
+    refuse_what_is_no_number({"a": torch.linspace(-1, 1, 1000), "b": torch.zeros(0)})
+
+
 def test_quantised_weights_are_refused() -> None:
     case = timm_case({})
     whole = (case.state["blocks.1.mlp.fc1.weight"] * 100).to(torch.int8)
@@ -194,6 +205,14 @@ def test_a_query_without_its_key_is_named() -> None:
         "missing: blocks.1.attn.qkv.weight; "
         "unexpected: blocks.1.attn.q.weight, blocks.1.attn.v.weight"
     )
+
+
+def test_a_weight_under_two_names_is_refused() -> None:
+    """Older and newer names of one matrix: which of them would be loaded is anyone's guess."""
+    case = CASES["transformers Dinov2Model"]()
+    doubled = "encoder.layer.1.attention.attention.query.weight"
+    case.state[doubled] = case.state["encoder.layer.1.attention.q_proj.weight"] + 1
+    assert refused(case.build(), case.state) == f"unexpected: {doubled}"
 
 
 def test_a_torn_head_is_refused() -> None:

@@ -204,10 +204,11 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path, payload: bytes)
     assert "\n" not in str(caught.value)
 
 
-def test_a_storage_of_another_length_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_bytes", [0, 8, 11, 16])
+def test_a_storage_of_another_length_is_refused(tmp_path: Path, n_bytes: int) -> None:
     path = archived(hung({"weight": torch.randn(3)}), tmp_path / "a.pt")
     with pytest.raises(BackboneError, match="cannot be read as weights"):
-        read_state(rewritten(path, {"data/0": b"\0" * 8}))
+        read_state(rewritten(path, {"data/0": b"\0" * n_bytes}))
 
 
 def test_an_archive_that_contains_itself_is_refused(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _in_folder(folder: Path, label: str) -> Source:
+    if not folder.exists():
+        raise BackboneError(f"{folder} does not exist; give a folder with a transformers model")
     if not (folder / CONFIG).is_file():
         raise BackboneError(
             f"{folder} has no {CONFIG}; give a folder as transformers' save_pretrained leaves it"

@@ -1,7 +1,5 @@
 """Every layout that can be loaded, how to tell them apart, and the way of each to timm's names."""
 
-from timm.models.vision_transformer import VisionTransformer
-
 from vitscope.backbones.weights.assembly import assembled
 from vitscope.backbones.weights.hugging_face import HF_CLIP, HF_DINOV2, HF_SIGLIP, HF_VIT
 from vitscope.backbones.weights.renaming import Layout, State, some_of
@@ -104,7 +102,7 @@ def layout_of(state: State) -> Layout:
     )
 
 
-def to_timm(state: State, model: VisionTransformer) -> State:
+def to_timm(state: State) -> State:
     """Return the image tower under timm's names; ``state`` is emptied on the way.
 
     Nothing is resampled. The head of a CLIP is its projection, with a zero bias.
@@ -116,8 +114,7 @@ def to_timm(state: State, model: VisionTransformer) -> State:
     if layout is HF_SIGLIP:
         _refuse_flexible(state)
     # timm gives positions to patches alone where there are registers, DINOv2 to CLS too
-    fold = layout.cls_has_position and bool(model.no_embed_class)
-    return assembled(layout.renamed(state), fold_cls_position=fold)
+    return assembled(layout.renamed(state), fold_cls_position=layout.cls_has_position)
 
 
 def _refuse_flexible(state: State) -> None:

@@ -103,7 +103,7 @@ def _load(
 ) -> LoadedWeights:
     try:
         layout = layout_of(state)
-        fitted = to_timm(state, model)
+        fitted = to_timm(state)
         refuse_another_architecture(model, fitted, name)
         head = _take_head(model, fitted)
         refuse_other_names(model, fitted, set(HEAD))

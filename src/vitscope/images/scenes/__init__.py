@@ -1,0 +1,1 @@
+"""`scenes`: a procedural set of rooms and outdoor views with every label the pipeline needs."""
