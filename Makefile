@@ -40,10 +40,10 @@ docs: $(VENV)/.docs ## build the documentation into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "docs: site/index.html"
 
-bench: $(VENV)/.dev ## the timings in benchmarks/
-	@for script in benchmarks/*.py; do \
-	  if [ ! -e "$$script" ]; then echo "benchmarks/ has no script yet"; break; fi; \
-	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+BENCHES := transport extract scenes
+bench: $(VENV)/.dev ## timings: transport, extract, scenes; benchmarks/ has longer ones
+	@for name in $(BENCHES); do \
+	  echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 
 clean: ## remove caches and built docs (not .venv, not runs/)
