@@ -43,7 +43,12 @@ def main() -> None:
         refs = ImageFolder(images, limit=options.n).refs
         reading = ReadingSettings(options.batch_size)
         prepare = partial(plain_view, site=backbone.site, preprocessing=backbone.preprocessing)
-        decoded = [b.images for b in load_batches(refs, prepare, batch_size=options.batch_size)]
+        decoded = [
+            b.images
+            for b in load_batches(
+                refs, prepare, batch_size=options.batch_size, workers=0, max_pixels=10**9
+            )
+        ]
         pixels = [
             standardise(b, backbone.site, backbone.preprocessing, backbone.device) for b in decoded
         ]

@@ -11,7 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from vitscope.console import errors, print_run, print_selfcheck, print_stage, results
+from vitscope.console import (
+    errors,
+    print_run,
+    print_selfcheck,
+    print_stage,
+    print_to_keep,
+    results,
+)
 from vitscope.errors import ConfigError, VitscopeError
 from vitscope.stages.purposes import PURPOSES
 
@@ -160,8 +167,29 @@ def _stage_command(name: str) -> Callable[..., None]:
     return command
 
 
+@app.command(help=f"One stage: {PURPOSES['instability']}.")
+def instability(
+    study: StudyPath,
+    shifts: Annotated[
+        str | None, typer.Option(help="Compared besides the study's own: 1-6, or 1,3,5.")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Other tokens drawn per image, or all.")
+    ] = None,
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """Compare attention between views."""
+    from vitscope.stages.instability import with_options
+
+    asked, changed = _load(study), with_options(_load(study), shifts, tokens)
+    _run(changed, out, ["instability"], json_, study)
+    if changed != asked:
+        print_to_keep(study, changed)
+
+
 for _name, _purpose in PURPOSES.items():
-    if _name != "score":
+    if _name not in ("score", "instability"):
         app.command(_name, help=f"One stage: {_purpose}.")(_stage_command(_name))
 
 

@@ -14,11 +14,14 @@ if TYPE_CHECKING:  # they bring torch and timm, which `--help` should not wait f
     from vitscope.selfcheck.check import Check
     from vitscope.selfcheck.selfcheck import SelfcheckReport
     from vitscope.stages.context import StageOutcome
+    from vitscope.study import Study
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 results = Console(highlight=False)
 
 Summary = Mapping[str, Any]
+
+_READINGS = ("query", "received", "key")
 
 
 def print_stage(stage: "Stage", outcome: "StageOutcome") -> None:
@@ -43,6 +46,17 @@ def print_run(outcomes: Mapping[str, "StageOutcome"], out: Path) -> None:
         label, where = "report", out / outcomes["report"].stamp.summary["path"]
     # a path is copied from here: it must be neither wrapped nor read as markup
     results.print(f"\n[bold]{label}[/bold]  {escape(str(where))}", soft_wrap=True)
+
+
+def print_to_keep(source: Path, changed: "Study") -> None:
+    """Say, on standard error, what a study file needs for later commands to agree with this one."""
+    shifts, tokens = changed.instability.shifts, changed.outliers.tokens_per_image
+    errors.print(
+        f"note: later commands read {source}; to keep these options there, write in it\n"
+        f"[instability]\nshifts = {list(shifts)}\n[outliers]\ntokens_per_image = {tokens}",
+        style="dim",
+        markup=False,
+    )
 
 
 def print_selfcheck(report: "SelfcheckReport") -> None:
@@ -111,13 +125,15 @@ def _partition(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _instability(summary: Summary) -> list[tuple[str, str]]:
+    rows = sorted(summary["shifts"], key=lambda row: _READINGS.index(row["reading"]))
+    several = len({row["shift"] for row in rows}) > 1
     return [
         (
-            f"D̄ outlier / other, {reading}",
-            f"{_with_error(summary[reading]['out'])} / {_with_error(summary[reading]['non'])} "
-            "patches",
+            f"D̄ outlier / other, {row['reading']}" + (f", s = {row['shift']}" if several else ""),
+            f"{_with_interval(row['out'])} / {_with_interval(row['non'])}"
+            + ("" if several else " patches"),
         )
-        for reading in ("query", "received", "key")
+        for row in rows
     ]
 
 
@@ -126,10 +142,12 @@ def _awcds(summary: Summary) -> list[tuple[str, str]]:
     return [("awCDS outlier / other", values)]
 
 
-def _with_error(group: Summary) -> str:
-    if group["error"] is None:
-        return _number(group["mean"])
-    return f"{_number(group['mean'])} ± {_number(group['error'])}"
+def _with_interval(group: Summary) -> str:
+    values = [group[key] for key in ("mean", "low", "high")]
+    if None in values:
+        return _number(values[0])
+    mean, low, high = (f"{value:.2f}" for value in values)
+    return f"{mean} [{low}, {high}]"
 
 
 def _number(value: float | None) -> str:

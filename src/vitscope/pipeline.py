@@ -18,6 +18,7 @@ from vitscope.stages.outliers import run_outliers
 from vitscope.stages.partition import run_partition
 from vitscope.stages.report import run_report
 from vitscope.stages.score import run_score
+from vitscope.stages.stability import run_stability
 from vitscope.stages.train import run_train
 from vitscope.study import Study, dump_study
 
@@ -38,6 +39,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("evaluate", run_evaluate),
     Stage("score", run_score),
     Stage("partition", run_partition),
+    Stage("stability", run_stability),
     Stage("instability", run_instability),
     Stage("awcds", run_awcds),
     Stage("report", run_report),

@@ -14,8 +14,10 @@ from vitscope.errors import ConfigError
 from vitscope.images.sources import ImageSettings
 from vitscope.sae.settings import SaeSettings
 from vitscope.scope.awcds import AwcdsSettings
+from vitscope.scope.instability_settings import InstabilitySettings
 from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
+from vitscope.scope.stability_settings import StabilitySettings
 from vitscope.settings import Settings
 
 
@@ -37,7 +39,9 @@ class Study(Settings):
     sae: SaeSettings = SaeSettings()
     scope: ScopeSettings = ScopeSettings()
     outliers: OutlierSettings = OutlierSettings()
+    instability: InstabilitySettings = InstabilitySettings()
     awcds: AwcdsSettings = AwcdsSettings()
+    stability: StabilitySettings = StabilitySettings()
 
 
 def load_study(path: Path) -> Study:
@@ -71,6 +75,8 @@ def resolve_paths(study: Study, base: Path) -> Study:
             if isinstance(value, Path)
         }
         groups[group] = settings.model_copy(update=paths)
+    against = tuple(base / path.expanduser() for path in study.stability.against)
+    groups["stability"] = study.stability.model_copy(update={"against": against})
     name = resolve_name(study.backbone.name, base)
     groups["backbone"] = groups["backbone"].model_copy(update={"name": name})
     return study.model_copy(update=groups)

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from vitscope.figures.awcds import plot_awcds, tau_percentile
 from vitscope.figures.cds import plot_cds
-from vitscope.figures.instability import plot_instability
 from vitscope.figures.norms import FLOOR, plot_norms
-from vitscope.figures.style import BULK, HIGH, LOW
+from vitscope.figures.style import BULK, HIGH, INK, LOW
 from vitscope.figures.training import plot_training
 from vitscope.scope.awcds import NormSpectrum
-from vitscope.scope.instability import GroupInstability, ReadingInstability
+from vitscope.scope.bootstrap import Interval
+from vitscope.scope.evidence import Alternative, Evidence
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features
 
@@ -33,7 +33,15 @@ def random_cds(m: int = 400) -> np.ndarray:
 
 
 def threshold(tau: float) -> OutlierThreshold:
-    return OutlierThreshold(tau, "given", 0.1, (), NAN, "")
+    return OutlierThreshold(tau, "given", 0.1, (), "")
+
+
+def evidence(low: float, high: float, **others: float) -> Evidence:
+    cuts = tuple(Alternative(name, cut, 0, 0) for name, cut in others.items())
+    return Evidence(NAN, NAN, NAN, 10.0, Interval(low, high, 1.0, 1000), "valley", 1.0, NAN, cuts)
+
+
+NO_EVIDENCE = evidence(NAN, NAN)
 
 
 def bar_total(figure: Figure, colour: str) -> float:
@@ -49,29 +57,67 @@ def texts(figure: Figure) -> str:
 def test_cds_histogram_counts_each_scored_feature_on_its_side_of_gamma(gamma: float | None) -> None:
     cds = random_cds()
     part = partition_features(cds, gamma=gamma)
-    figure = plot_cds(cds, part)
+    figure = plot_cds(cds, part, NO_EVIDENCE)
     assert bar_total(figure, LOW) == part.low.size
     assert bar_total(figure, HIGH) == part.high.size
     assert f"γ = {part.gamma:.3f}" in texts(figure)
 
 
-def test_otsu_is_drawn_only_where_it_differs_from_gamma() -> None:
+def vertical_lines(figure: Figure) -> list[float]:
+    lines = (np.asarray(line.get_xdata()) for line in figure.axes[0].lines)
+    return sorted(float(x[0]) for x in lines if x.size == 2 and x[0] == x[1])
+
+
+def spans(figure: Figure) -> list[list[float]]:
+    rows = [p for p in figure.axes[0].patches if to_hex(p.get_facecolor()) == INK]
+    return [[p.get_x(), p.get_x() + p.get_width()] for p in rows]  # type: ignore[attr-defined]
+
+
+def test_alternatives_are_drawn_where_they_differ_from_gamma() -> None:
     cds = random_cds()
-    by_hand = partition_features(cds, gamma=0.9)
-    assert "Otsu" in texts(plot_cds(cds, by_hand))
-    same = partition_features(cds, gamma=by_hand.otsu)
-    assert "Otsu" not in texts(plot_cds(cds, same))
+    part = partition_features(cds, gamma=0.3)
+    found = evidence(0.2, 0.45, valley=0.305, otsu=0.5, mixture=NAN, paper=0.14)
+    figure = plot_cds(cds, part, found)
+    assert "Otsu 0.500" in texts(figure)
+    assert "paper 0.140" in texts(figure)
+    assert "valley" not in texts(figure)
+    assert "mixture" not in texts(figure)
+    assert vertical_lines(figure) == [0.14, 0.3, 0.5]
+    assert spans(figure) == [pytest.approx([0.2, 0.45])]
+    assert not spans(plot_cds(cds, part, NO_EVIDENCE))
+
+
+def test_alternatives_of_tau_stand_on_the_logarithmic_axis() -> None:
+    histogram = NormHistogram(np.linspace(0, 3, 7), np.array([5, 80, 7, 0, 1, 12]))
+    found = evidence(90.0, 120.0, valley=100.5, otsu=50.0, percentile=900.0, paper=5e6)
+    figure = plot_norms(histogram, threshold(100.0), found)
+    assert vertical_lines(figure) == [50.0, 100.0, 900.0]
+    assert "percentile 900" in texts(figure)
+    assert spans(figure) == [pytest.approx([90.0, 120.0])]
+
+
+def test_close_is_meant_as_the_axis_shows_it() -> None:
+    histogram = NormHistogram(np.linspace(0, 3, 7), np.array([5, 80, 7, 0, 1, 12]))
+    figure = plot_norms(histogram, threshold(3.0), evidence(NAN, NAN, valley=8.0, otsu=3.1))
+    assert vertical_lines(figure) == [3.0, 8.0]
+
+
+def test_an_interval_beyond_the_axis_ends_with_it() -> None:
+    cds = random_cds()
+    figure = plot_cds(cds, partition_features(cds, gamma=0.9), evidence(0.8, 1.5))
+    assert spans(figure) == [pytest.approx([0.8, 1.0])]
+    assert figure.axes[0].get_xlim() == (0.0, 1.0)
 
 
 def test_without_a_score_the_cds_figure_says_so() -> None:
-    part = Partition(NAN, "otsu", NAN, NAN, (), 0.0, NONE, NONE, np.arange(5))
-    assert "no feature has a score" in texts(plot_cds(np.full(5, NAN), part))
+    part = Partition(NAN, "otsu", (), 0.0, "", NONE, NONE, np.arange(5))
+    assert "no feature has a score" in texts(plot_cds(np.full(5, NAN), part, NO_EVIDENCE))
 
 
 @pytest.mark.parametrize("tau", [0.5, 3.0, 10.0, 31.0, 5000.0, NAN])
 def test_norm_histogram_is_coloured_up_to_tau_and_beyond(tau: float) -> None:
     histogram = NormHistogram(np.linspace(0, 3, 7), np.array([5, 80, 7, 0, 1, 12]))
-    figure = plot_norms(histogram, threshold(tau))
+    figure = plot_norms(histogram, threshold(tau), NO_EVIDENCE)
     cut = tau if np.isfinite(tau) else np.inf
     reach = {BULK: [1.0, min(cut, 1000.0)], HIGH: [max(cut, 1.0), 1000.0]}
     for colour, (left, right) in reach.items():
@@ -85,32 +131,19 @@ def test_norm_histogram_is_coloured_up_to_tau_and_beyond(tau: float) -> None:
 
 def test_awcds_marks_where_the_norm_passes_tau() -> None:
     x = np.arange(0.5, 100)
-    spectrum = NormSpectrum(x, 2 * x, x / 200, x / 1e4, np.full(100, 9), np.zeros(100, np.int64))
+    none = np.zeros(100, np.int64)
+    spectrum = NormSpectrum(
+        x, 2 * x, x / 200, x / 250, x / 100, np.full(100, 9), none, none, np.ones(100)
+    )
     assert tau_percentile(spectrum, 150.0) == pytest.approx(75)
     assert tau_percentile(spectrum, 1e4) is None
-    lines = plot_awcds(spectrum, 150.0).axes[0].lines
+    axes = plot_awcds(spectrum, 150.0).axes[0]
+    band = np.asarray(axes.collections[0].get_paths()[0].vertices)
+    assert band[:, 1].max() == pytest.approx(x[-1] / 100)
+    assert {tuple(np.round(v, 9)) for v in band} >= {(50.5, 50.5 / 250), (50.5, 50.5 / 100)}
+    lines = axes.lines
     outliers = [line for line in lines if to_hex(line.get_color()) == HIGH]
     assert np.asarray(outliers[0].get_xdata()) == pytest.approx(x[x > 75])
-
-
-def test_instability_places_both_groups_of_every_reading() -> None:
-    def group(mean: float) -> GroupInstability:
-        return GroupInstability(mean, 0.1, 10, 100, 0, mean)
-
-    readings = [
-        ReadingInstability("query", group(5.0), group(1.0)),
-        ReadingInstability("key", group(NAN), group(2.0)),
-    ]
-    figure = plot_instability(readings, 8.0)
-    places = {
-        to_hex(line.get_color()): list(np.asarray(line.get_xdata()))
-        for line in figure.axes[0].lines
-        if to_hex(line.get_color()) in (LOW, HIGH) and len(np.asarray(line.get_xdata())) == 2
-    }
-    assert places[LOW] == [1.0, 2.0]
-    assert places[HIGH][0] == 5.0
-    assert np.isnan(places[HIGH][1])
-    assert "nan" not in texts(figure)
 
 
 def test_training_curve_shows_every_line_of_the_log() -> None:
@@ -122,5 +155,5 @@ def test_training_curve_shows_every_line_of_the_log() -> None:
 
 def test_drawing_leaves_matplotlib_as_it_was() -> None:
     before = dict(matplotlib.rcParams)
-    plot_cds(random_cds(), partition_features(random_cds()))
+    plot_cds(random_cds(), partition_features(random_cds()), evidence(0.2, 0.4, otsu=0.6))
     assert dict(matplotlib.rcParams) == before

@@ -13,18 +13,26 @@ from vitscope.figures.norms import plot_norms
 from vitscope.figures.style import ROLES
 from vitscope.figures.svg import inline_svg
 from vitscope.figures.training import plot_training
+from vitscope.scope.bootstrap import Interval
+from vitscope.scope.evidence import Alternative, Evidence
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.partition import partition_features
+
+NAN = float("nan")
+EVIDENCE = Evidence(
+    0.1, 0.01, 0.01, 300.0, Interval(0.2, 0.3, 1.0, 1000), "valley", 1.0, 0.1,
+    (Alternative("otsu", 0.5, 200, 100), Alternative("mixture", NAN, 0, 0)),
+)  # fmt: skip
 
 
 def cds_figure() -> Figure:
     cds = np.random.default_rng(0).beta(1, 5, 300)
-    return plot_cds(cds, partition_features(cds))
+    return plot_cds(cds, partition_features(cds), EVIDENCE)
 
 
 def norms_figure() -> Figure:
-    tau = OutlierThreshold(30.0, "given", 0.1, (), 0.1, "")
-    return plot_norms(NormHistogram(np.linspace(0, 3, 40), np.arange(39)), tau)
+    tau = OutlierThreshold(30.0, "given", 0.1, (), "")
+    return plot_norms(NormHistogram(np.linspace(0, 3, 40), np.arange(39)), tau, EVIDENCE)
 
 
 def training_figure() -> Figure:

@@ -15,8 +15,10 @@ from vitscope.report.gallery import (
     minimum_pairs,
 )
 from vitscope.scope.awcds import NormSpectrum, norm_spectrum
+from vitscope.scope.bootstrap import Interval
 from vitscope.scope.cds import FeatureScores
-from vitscope.scope.instability import GroupInstability, ReadingInstability
+from vitscope.scope.evidence import Alternative, Evidence
+from vitscope.scope.instability_summary import GroupInstability, ReadingInstability
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.settings import ScopeSettings
@@ -41,6 +43,7 @@ def make_scores(cds: np.ndarray, n_pairs: np.ndarray | None = None) -> FeatureSc
         survival=np.where(np.isfinite(cds), 0.9, np.nan),
         support=np.where(np.isfinite(cds), 5.0, np.nan),
         null=np.where(np.isfinite(cds), 0.4, np.nan),
+        cross=np.where(np.isfinite(cds), 0.3, np.nan),
         relative=cds / 0.4,
     )
 
@@ -72,14 +75,53 @@ def make_images(n: int, image_id: str = "class/photo.jpg") -> tuple[GalleryImage
 
 
 def group(mean: float, n: int = 50) -> GroupInstability:
-    return GroupInstability(mean, mean / 20, n, n * 12, 3, mean * 1.1)
+    ends = (0.9 * mean, 1.1 * mean)
+    return GroupInstability(mean, mean / 20, *ends, n, n * 12, 3, mean * 1.1, *ends)
+
+
+def no_group() -> GroupInstability:
+    nan = float("nan")
+    return GroupInstability(nan, nan, nan, nan, 0, 0, 0, nan, nan, nan)
+
+
+def reading(
+    name: str,
+    out: GroupInstability,
+    non: GroupInstability,
+    *,
+    shift: int = 1,
+    membership: str = "either",
+) -> ReadingInstability:
+    ratio = out.mean / non.mean
+    ends = (0.8 * ratio, 1.2 * ratio)
+    return ReadingInstability(shift, membership, name, 8.49, out, non, ratio, *ends)
 
 
 def make_spectrum(n: int = 5000) -> NormSpectrum:
     random = np.random.default_rng(1)
     norms = np.exp(random.normal(3, 0.2, n))
     norms[: n // 50] *= 6
-    return norm_spectrum(norms, np.where(norms > 60, 0.5, 0.1), 50)
+    norms, ones = norms.reshape(50, -1), np.ones((50, n // 50))
+    return norm_spectrum(norms, np.where(norms > 60, 0.5, 0.1), ones, ones, 50, seed=0)
+
+
+def make_evidence(**overrides: Any) -> Evidence:
+    values: dict[str, Any] = {
+        "dip": 0.05,
+        "dip_p": 1e-4,
+        "silverman_p": 0.005,
+        "n_effective": 260.0,
+        "interval": Interval(0.18, 0.24, 1.0, 1000),
+        "method": "valley",
+        "valley_found": 1.0,
+        "changed": 0.02,
+        "alternatives": (
+            Alternative("valley", 0.21, 200, 70),
+            Alternative("otsu", 0.25, 203, 67),
+            Alternative("mixture", float("nan"), 0, 0),
+        ),
+    }
+    return Evidence(**{**values, **overrides})
 
 
 def make_data(**overrides: Any) -> ReportData:
@@ -112,11 +154,12 @@ def make_data(**overrides: Any) -> ReportData:
         "partition_by_missing": {
             name: PartitionSizes(0.2, 200, 70, 30) for name in ("max", "drop", "zero")
         },
-        "tau": OutlierThreshold(60.0, "valley", 0.02, (20.0, 120.0), 0.0, "τ = 60 is the valley"),
+        "gamma_evidence": make_evidence(),
+        "tau": OutlierThreshold(60.0, "valley", 0.02, (20.0, 120.0), "τ = 60 is the valley"),
+        "tau_evidence": make_evidence(interval=Interval(50.0, 70.0, 1.0, 1000), alternatives=()),
         "norm_histogram": NormHistogram(edges, counts),
         "instability": tuple(
-            ReadingInstability(name, group(5.0), group(0.6))
-            for name in ("query", "received", "key")
+            reading(name, group(5.0), group(0.6)) for name in ("query", "received", "key")
         ),
         "n_instability_images": 50,
         "diameter": 8.49,

@@ -1,6 +1,7 @@
 """How numbers are written, and what the tables sum up."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ NAN = float("nan")
         (percent(3e-6), "< 0.001 %"),
         (percent(NAN), "–"),
         (p_value(0.32), "= 0.32"),
-        (p_value(0.0), "< 0.005"),
+        (p_value(0.0050000001), "= 0.005"),
+        (p_value(1e-4), "≤ 0.0001"),
         (p_value(NAN), "= –"),
         (duration(4.24), "4.2 s"),
         (duration(59.97), "1 min 00 s"),
@@ -75,7 +77,7 @@ def test_group_rows_are_medians_and_sums_over_their_own_features() -> None:
 def test_group_rows_of_an_empty_group_are_undefined() -> None:
     part = make_data().partition
     none = np.zeros(0, np.int64)
-    emptied = type(part)(0.9, "given", 0.1, 0.5, (), 0.1, part.low, none, part.unscored)
+    emptied = replace(part, gamma=0.9, source="given", high=none)
     high = group_profiles(make_data(partition=emptied))[1]
     assert high.n == 0
     assert np.isnan([high.cds, high.support, high.density, high.on_outliers]).all()

@@ -14,6 +14,8 @@ from synthetic_report import (
     group,
     make_data,
     make_scores,
+    no_group,
+    reading,
     two_modes,
     with_hostile_ids,
 )
@@ -24,8 +26,9 @@ from vitscope.report.data import PartitionSizes, ReportData
 from vitscope.report.gallery import choose_gallery
 from vitscope.report.page import render_report, write_report
 from vitscope.scope.awcds import NormSpectrum
+from vitscope.scope.bootstrap import Interval
 from vitscope.scope.cds import FeatureScores
-from vitscope.scope.instability import GroupInstability, ReadingInstability
+from vitscope.scope.evidence import Evidence
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.settings import ScopeSettings
@@ -41,21 +44,24 @@ def all_nan() -> ReportData:
     columns |= {name: np.zeros(m, np.int64) for name in ("n_pairs", "n_missed", "n_exemplars")}
     scores = FeatureScores(**columns)
     none = np.zeros(0, np.int64)
-    partition = Partition(NAN, "otsu", NAN, NAN, (), 0.0, none, none, np.arange(m))
-    nothing = GroupInstability(NAN, NAN, 0, 0, 0, NAN)
+    partition = Partition(NAN, "otsu", (), 0.0, "no scores", none, none, np.arange(m))
+    unknown = Evidence(NAN, NAN, NAN, NAN, Interval(NAN, NAN, 0.0, 1000), "valley", 0.0, NAN, ())
+    nothing = no_group()
     metrics = GroupMetrics(0, NAN, NAN, NAN, NAN, NAN)
-    bins = np.full(4, NAN)
+    bins, zeros = np.full(4, NAN), np.zeros(4, np.int64)
     return make_data(
         scores=scores,
         columns={"density": np.full(m, NAN)},
         partition=partition,
         partition_by_missing={"max": PartitionSizes(NAN, 0, 0, m)},
-        tau=OutlierThreshold(NAN, "percentile", NAN, (), NAN, "no norms"),
+        gamma_evidence=unknown,
+        tau=OutlierThreshold(NAN, "percentile", NAN, (), "no norms"),
+        tau_evidence=unknown,
         norm_histogram=NormHistogram(np.linspace(0, 1, 5), np.zeros(4, np.int64)),
         reconstruction=ReconstructionMetrics(metrics, metrics),
-        instability=(ReadingInstability("query", nothing, nothing),),
+        instability=(reading("query", nothing, nothing),),
         diameter=NAN,
-        spectrum=NormSpectrum(bins, bins, bins, bins, np.zeros(4, int), np.zeros(4, int)),
+        spectrum=NormSpectrum(bins, bins, bins, bins, bins, zeros, zeros, zeros, bins),
         choice=choose_gallery(scores, partition, 8),
         gallery=(),
         curve=(),
@@ -64,10 +70,9 @@ def all_nan() -> ReportData:
 
 def no_outliers() -> ReportData:
     instability = tuple(
-        ReadingInstability(name, GroupInstability(NAN, NAN, 0, 0, 0, NAN), group(0.6))
-        for name in ("query", "received", "key")
+        reading(name, no_group(), group(0.6)) for name in ("query", "received", "key")
     )
-    tau = OutlierThreshold(1e6, "given", 0.0, (20.0,), 0.5, "τ was given")
+    tau = OutlierThreshold(1e6, "given", 0.0, (20.0,), "τ was given")
     return make_data(instability=instability, tau=tau)
 
 
@@ -163,8 +168,8 @@ def test_notes_stand_on_top() -> None:
 def test_headlines_follow_the_data_and_name_their_readings() -> None:
     data = make_data(scope=ScopeSettings(missing="drop"), outliers=OutlierSettings(attention="key"))
     instability = (
-        ReadingInstability("query", group(5.0), group(1.0)),
-        ReadingInstability("key", group(6.25), group(2.5)),
+        reading("query", group(5.0), group(1.0)),
+        reading("key", group(6.25), group(2.5)),
     )
     text = read_page(render_report(replace(data, instability=instability))).text
     head = text[: text.index("Scope of the features")]
@@ -172,7 +177,7 @@ def test_headlines_follow_the_data_and_name_their_readings() -> None:
     assert "missing = drop" in head
     assert re.search(r"6\.25\s*\|\s*2\.50", head)
     assert "attention = key" in head
-    assert "2.5 times" in head
+    assert "2.5 times as far (2.0 to 3.0)" in head
 
 
 def test_all_three_readings_and_every_setting_are_on_the_page() -> None:
@@ -191,19 +196,11 @@ def test_all_three_readings_and_every_setting_are_on_the_page() -> None:
 
 
 def test_a_percentile_for_tau_is_not_sold_as_a_mode() -> None:
-    tau = OutlierThreshold(50.0, "percentile", 0.02, (20.0,), 0.8, "no second mode")
+    tau = OutlierThreshold(50.0, "percentile", 0.02, (20.0,), "no second mode")
     text = read_page(render_report(make_data(tau=tau))).text
     assert "98th percentile, no second mode" in text
     assert "says nothing of outliers" in text
     assert "says nothing of outliers" not in read_page(html_of("usual")).text
-
-
-def test_without_evidence_of_two_modes_the_cut_is_called_a_convention() -> None:
-    partition = make_data().partition
-    for p_value, said in ((0.6, True), (0.001, False), (NAN, False)):
-        data = make_data(partition=replace(partition, p_value=p_value, source="otsu"))
-        text = read_page(render_report(data)).text
-        assert ("the cut is then a convention" in text) is said
 
 
 def test_a_gallery_with_too_few_features_says_so() -> None:

@@ -27,12 +27,15 @@ def slow_summary(pairs: PairScores, feature: int, missing: Missing) -> dict[str,
     """Compute every column of one feature pair by pair."""
     shares: dict[str, list[float]] = {reading: [] for reading in READINGS}
     null: list[float] = []
+    cross: list[float] = []
     support: list[float] = []
     missed = exemplars = 0
     for row in range(len(pairs.feature)):
         if pairs.feature[row] != feature:
             continue
         exemplars += 1
+        if not math.isnan(pairs.cross[row]):
+            cross.append(float(pairs.cross[row]) / DIAMETER)
         a, b = int(pairs.cells_first[row]), int(pairs.cells_second[row])
         if a and b:
             for values in shares.values():
@@ -57,6 +60,7 @@ def slow_summary(pairs: PairScores, feature: int, missing: Missing) -> dict[str,
         "survival": len(shares["drop"]) / exemplars if exemplars else NAN,
         "support": mean(support),
         "null": mean(null),
+        "cross": mean(cross),
         "relative": mean(shares["drop"]) / mean(null) if null else NAN,
     }
 
@@ -87,6 +91,7 @@ def test_what_a_miss_counts(missing: Missing, expected: float) -> None:
         image=np.arange(3),
         emd=np.asarray([0.2 * DIAMETER, NAN, NAN]),
         null=np.asarray([0.4 * DIAMETER, NAN, NAN]),
+        cross=np.asarray([0.3 * DIAMETER, NAN, NAN]),
         cells_first=np.asarray([3, 2, 0]),
         cells_second=np.asarray([5, 0, 0]),
     )
@@ -95,6 +100,7 @@ def test_what_a_miss_counts(missing: Missing, expected: float) -> None:
     assert scores.n_missed[0] == 1
     assert scores.n_exemplars[0] == 3
     assert scores.relative[0] == pytest.approx(0.5)
+    assert scores.cross[0] == pytest.approx(0.3)
     assert scores.support[0] == 3
 
 
@@ -109,6 +115,6 @@ def test_a_small_spread_survives_a_large_mean() -> None:
     n = 1000
     values = (1.0 - 1e-9 * np.arange(n)).astype(np.float64)
     ones = np.ones(n, np.int64)
-    pairs = PairScores(ones * 0, np.arange(n), ones, values, values, ones, ones)
+    pairs = PairScores(ones * 0, np.arange(n), ones, values, values, values, ones, ones)
     error = summarise_pairs(pairs, 1, 1.0, "drop").cds_se[0]
     assert error == pytest.approx(statistics.stdev(values.tolist()) / math.sqrt(n), rel=1e-5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from vitscope.scope.exemplars import NO_IMAGE, TopImages
+from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
 
 Strongest = NDArray[np.float32]
 
@@ -98,3 +98,24 @@ def test_a_set_without_any_activity_has_no_exemplars() -> None:
     top.update(torch.zeros(5, 3), torch.arange(5))
     assert (top.image == NO_IMAGE).all()
     assert (top.activation == 0).all()
+
+
+def test_known_exemplars_are_taken_back() -> None:
+    top = stream(np.asarray([[1.5, 0.0], [2.5, 0.0], [2.5, 3.0]], np.float32), 2, [[0, 1, 2]])
+    again = TopImages.of(top.activation, top.image)
+    assert torch.equal(again.entries, top.entries)
+
+
+def test_images_far_into_a_set_are_told_apart() -> None:
+    top = TopImages.empty(1, 2)
+    last = 2**31
+    top.update(torch.full((2, 1), 1e-30), torch.tensor([last, last - 1]))
+    assert top.image.tolist() == [[last - 1, last]]
+    assert top.activation[0].tolist() == pytest.approx([1e-30, 1e-30])
+
+
+@pytest.mark.parametrize(("n_features", "at_once"), [(24_576, 13), (10**9, 1), (1, 32)])
+def test_codes_are_held_a_few_images_at_a_time(n_features: int, at_once: int) -> None:
+    slices = list(codes_that_fit(32, 196, n_features))
+    assert slices[0] == slice(0, at_once)
+    assert [i for s in slices for i in range(s.start, s.stop)] == list(range(32))

@@ -40,6 +40,14 @@ def test_a_large_sample_is_thinned_and_order_is_irrelevant() -> None:
     assert unimodality_p_value(random.permutation(sample), 0, 1, seed=0) == p_value
 
 
+def test_dependent_values_count_as_fewer() -> None:
+    random = np.random.default_rng(4)
+    sample = np.concatenate([random.normal(0.35, 0.08, 600), random.normal(0.65, 0.08, 400)])
+    whole = unimodality_p_value(sample, 0, 1, seed=0)
+    few = unimodality_p_value(sample, 0, 1, seed=0, n_effective=25)
+    assert whole < 0.02 < few
+
+
 def test_too_few_values_say_nothing() -> None:
     assert np.isnan(unimodality_p_value(np.linspace(0.1, 0.9, 9), 0, 1, seed=0))
     assert np.isnan(unimodality_p_value(np.full(500, 0.3), 0, 1, seed=0))

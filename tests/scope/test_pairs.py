@@ -1,7 +1,7 @@
 """Maps, distances and null placements of exemplar pairs, whatever batch they come in."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ import torch
 from map_pairs import whole_map_emd
 from toy_dictionary import random_pairs, slow_code, toy_sae
 
+from vitscope.scope.pair_maps import PairMaps
 from vitscope.scope.pairs import PairScores, feature_maps, score_maps
-from vitscope.scope.scoring import Wanted, score_views, wanted_by_image
+from vitscope.scope.scoring import Wanted, ordered_pairs, score_stream, wanted_by_image
+from vitscope.scope.sparse_maps import SparseMaps
 from vitscope.scope.views import Overlap
 
 GRID, WIDTH, FEATURES = 5, 6, 10
@@ -57,6 +59,10 @@ def sparse_maps(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return maps[0], maps[1]
 
 
+def pair_maps(first: np.ndarray, second: np.ndarray) -> PairMaps:
+    return PairMaps(SparseMaps.from_dense(first), SparseMaps.from_dense(second))
+
+
 KEYS = [(feature, f"photo-{feature % 3}.jpg") for feature in range(9)]
 
 
@@ -65,14 +71,15 @@ def null_of(
 ) -> np.ndarray:
     first, second = sparse_maps(9, 1)
     at = list(rows)
-    return score_maps(first[at], second[at], keys=[*keys], null_draws=draws, seed=seed, workers=1)[
-        1
-    ]
+    features, names = np.asarray([feature for feature, _ in keys]), [name for _, name in keys]
+    maps = pair_maps(first[at], second[at])
+    return score_maps(maps, features, names, null_draws=draws, seed=seed, workers=1)[1]
 
 
 def test_distances_are_those_of_the_maps() -> None:
     first, second = sparse_maps(9, 1)
-    distances, null = score_maps(first, second, keys=KEYS, null_draws=0, seed=0, workers=2)
+    maps, nine = pair_maps(first, second), np.arange(9)
+    distances, null = score_maps(maps, nine, [""] * 9, null_draws=0, seed=0, workers=2)
     expected = [whole_map_emd(a, b) for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(distances, expected, atol=1e-9)
     assert np.isnan(null).all()
@@ -98,8 +105,8 @@ def test_the_null_is_the_mean_over_random_placements() -> None:
     # of two single cells: the mean distance of two uniform cells, in closed form
     first, second = np.zeros((2, 40, 4, 4))
     first[:, 1, 1], second[:, 0, 2] = 3.0, 0.5
-    keys = [(feature, "a") for feature in range(40)]
-    null = score_maps(first, second, keys=keys, null_draws=60, seed=0, workers=1)[1]
+    maps, features = pair_maps(first, second), np.arange(40)
+    null = score_maps(maps, features, ["a"] * 40, null_draws=60, seed=0, workers=1)[1]
     cells = [(r, c) for r in range(4) for c in range(4)]
     expected = np.mean([np.hypot(a[0] - b[0], a[1] - b[1]) for a in cells for b in cells])
     assert null.mean() == pytest.approx(float(expected), abs=4 * 0.9 / np.sqrt(40 * 60))
@@ -119,18 +126,21 @@ def wanted_features(n_images: int) -> dict[int, Wanted]:
 def score(images: Sequence[int], tokens: torch.Tensor, wanted: dict[int, Wanted]) -> PairScores:
     rows = [row for image in images for row in (2 * (image - 100), 2 * (image - 100) + 1)]
     ids = [f"{image}.png" for image in images]
-    return score_views(
-        SAE, tokens[rows], images, ids, wanted, OVERLAP, null_draws=2, seed=5, workers=1
-    )
+    batch = (tokens[rows], images, ids)
+    return score_stream(SAE, [batch], wanted, OVERLAP, null_draws=2, seed=5, workers=1)[0]
+
+
+def in_order(*chunks: PairScores) -> PairScores:
+    return ordered_pairs(PairScores.concatenated(chunks), None)
 
 
 def test_scores_do_not_depend_on_how_images_are_batched() -> None:
     wanted, tokens = wanted_features(8), 0.6 * random_tokens(16, seed=4)
     images = list(wanted)
-    whole = PairScores.joined([score(images, tokens, wanted)])
+    whole = in_order(score(images, tokens, wanted))
     for size in (1, 3, 5):
         parts = [score(images[a : a + size], tokens, wanted) for a in range(0, len(images), size)]
-        assert_equal_pairs(PairScores.joined(parts[::-1]), whole)
+        assert_equal_pairs(in_order(*parts[::-1]), whole)
     assert whole.kept.any()
     assert whole.missed.any()
     assert (~whole.kept & ~whole.missed).any()
@@ -182,7 +192,33 @@ def test_joining_sorts_rows_by_feature_and_rank() -> None:
         PairScores(**{f.name: getattr(pairs, f.name)[rows] for f in fields(pairs)})
         for rows in (slice(20, 30), slice(0, 7), slice(7, 20))
     ]
-    joined = PairScores.joined(parts)
+    joined = in_order(*parts)
     order = sorted(range(30), key=lambda i: (pairs.feature[i], pairs.rank[i]))
     for f in fields(pairs):
         np.testing.assert_array_equal(getattr(joined, f.name), getattr(pairs, f.name)[order])
+
+
+def test_the_cross_null_is_the_distance_to_the_next_exemplars_second_view() -> None:
+    wanted, tokens = wanted_features(12), random_tokens(24, seed=4)
+    images = list(wanted)
+    ids = [f"{image}.png" for image in images]
+    batches = [(tokens[:6], images[:3], ids[:3]), (tokens[6:], images[3:], ids[3:])]
+    found, maps = score_stream(SAE, batches, wanted, OVERLAP, null_draws=0, seed=0, workers=1)
+    pairs = ordered_pairs(found, maps)
+    order = np.lexsort((found.rank, found.feature))
+    first, second = (view.dense()[order] for view in (maps.first, maps.second))
+    seen = 0
+    for feature in range(FEATURES):
+        rows = [r for r in np.flatnonzero(pairs.feature == feature) if pairs.kept[r]]
+        for place, row in enumerate(rows):
+            if len(rows) == 1:
+                assert np.isnan(pairs.cross[row])
+                continue
+            following = rows[(place + 1) % len(rows)]
+            expected = whole_map_emd(first[row], second[following])
+            assert pairs.cross[row] == pytest.approx(expected, abs=1e-9)
+            seen += 1
+    assert seen > 10
+    assert np.isnan(pairs.cross[~pairs.kept]).all()
+    # what does not change: the pair's own distance
+    assert_equal_pairs(replace(pairs, cross=found.cross[order]), found.take(order))

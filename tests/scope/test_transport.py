@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,10 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from map_pairs import KINDS, SHAPES, Map, Shape, whole_map_emd
+from map_pairs import (
+    KINDS,
+    MANY_SHAPES,
+    SHAPES,
+    Map,
+    Shape,
+    attention,
+    features,
+    whole_map_emd,
+)
 
 from vitscope.errors import TransportError
-from vitscope.scope import transport
+from vitscope.scope import transport, transport_pot
 from vitscope.scope.transport import cell_distances, emd
 
 TOLERANCE = 1e-9
@@ -161,9 +171,76 @@ def test_shapes_must_agree() -> None:
 
 
 def test_an_unfinished_simplex_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MAX_PIVOTS", 1)
+    monkeypatch.setattr(transport, "PIVOTS_PER_NODE", 0)
+    monkeypatch.setattr(transport_pot, "MAX_PIVOTS", 1)
     a, b = np.random.default_rng(5).random((2, 6, 6))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(TransportError, match="gave up"):
             emd(a, b)
+
+
+def test_masses_that_differ_by_a_factor_alone_have_no_distance() -> None:
+    a = np.random.default_rng(6).random((300, 6, 7))
+    np.testing.assert_array_equal(emd(a, 7.3 * a), 0)
+
+
+def test_hardly_any_mass_far_away_still_counts() -> None:
+    a, b = np.zeros((2, 9, 9))
+    a[0, :2] = 1
+    b[0, 0], b[0, 1], b[8, 0], b[8, 1] = 1, 1, 1e-12, 3e-12
+    assert emd(a, b) == pytest.approx(whole_map_emd(a, b), abs=1e-15, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", [features, attention])
+def test_equals_pot_on_maps_like_ours(kind: Callable[..., tuple[Map, Map]]) -> None:
+    random = np.random.default_rng(7)
+    pairs = [kind(random, (side, side)) for side in (6, 13, 15) for _ in range(12)]
+    assert [emd(*pair) for pair in pairs] == pytest.approx(
+        [whole_map_emd(*pair) for pair in pairs], abs=TOLERANCE
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "n"), MANY_SHAPES)
+def test_equals_pot_on_many_whole_maps(shape: Shape, n: int) -> None:
+    random = np.random.default_rng(shape[0] * 100 + shape[1] + 1)
+    pairs = [kind(random, shape) for kind in KINDS for _ in range(n)]
+    solved = transport.transport(np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs]))
+    expected = np.asarray([whole_map_emd(a, b) for a, b in pairs])
+    assert np.abs(solved.distances - expected).max() <= TOLERANCE
+    assert solved.n_fallbacks == 0
+
+
+def test_the_slow_comparison_has_fifty_thousand_pairs() -> None:
+    assert sum(n for _, n in MANY_SHAPES) * len(KINDS) >= 50_000
+
+
+def test_a_grid_without_cells_has_no_distance() -> None:
+    assert np.isnan(emd(np.ones((2, 0, 3)), np.ones((2, 0, 3)))).all()
+
+
+def test_complex_maps_are_refused() -> None:
+    with pytest.raises(TransportError, match="real numbers, got complex"):
+        emd(np.ones((2, 2), complex), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_first_bad_pair_of_a_long_batch_is_named(workers: int) -> None:
+    a, b = np.ones((2, 1000, 2, 2))
+    a[900, 0, 0], b[444, 0, 0], b[777, 1, 1] = np.nan, -1, np.inf
+    with pytest.raises(TransportError, match="pair 444: its second map"):
+        emd(a, b, workers=workers)
+
+
+def test_read_only_strided_and_reversed_arrays_are_taken() -> None:
+    a = np.random.default_rng(8).random((6, 5, 4))
+    expected = emd(np.ascontiguousarray(a[::-2].swapaxes(1, 2)), np.ones((3, 4, 5)))
+    a.flags.writeable = False
+    np.testing.assert_array_equal(emd(a[::-2].swapaxes(1, 2), np.ones((3, 4, 5))), expected)
+
+
+def test_few_pairs_are_shared_out_among_workers() -> None:
+    share = transport._pairs_per_task
+    assert share(192, 2) == 32  # six tasks, not one
+    assert share(10**6, 2) == share(5, 1) == transport.PAIRS_PER_TASK

@@ -44,6 +44,7 @@ def random_pairs(random: np.random.Generator, n: int, n_features: int) -> PairSc
         image=random.integers(0, 50, n),
         emd=np.where(both, random.random(n) * 5, np.nan),
         null=np.where(both, random.random(n) * 6, np.nan),
+        cross=np.where(both & (random.random(n) < 0.8), random.random(n) * 6, np.nan),
         cells_first=cells[0],
         cells_second=cells[1],
     )

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from vitscope.backbones.planted.attention import WrittenAttention
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.scope import scoring, transport
+from vitscope.scope import pairs, scoring
 from vitscope.scope.cds import FeatureScores
+from vitscope.scope.exemplars import TopImages
 from vitscope.scope.outliers import OutlierThreshold
 from vitscope.scope.pairs import PairScores
+from vitscope.scope.sparse_maps import SparseMaps
 from vitscope.scope.views import Overlap
 from vitscope.stages import evaluate, outliers, partition
 
@@ -45,8 +47,13 @@ def _both_views_transposed(patch: MonkeyPatch) -> None:
 
 
 def _mass_not_normalised(patch: MonkeyPatch) -> None:
-    honest_solve = transport._solve_pair
-    patch.setattr(transport, "_solve_pair", lambda a, b, d: honest_solve(a, b, d) * a.sum())
+    honest_emd = pairs.emd
+
+    def unscaled(a: SparseMaps, b: SparseMaps, **options: Any) -> Any:
+        mass = np.add.reduceat(a.values, a.offsets[:-1])
+        return honest_emd(a, b, **options) * mass
+
+    patch.setattr(pairs, "emd", unscaled)
 
 
 def _exemplars_shuffled(patch: MonkeyPatch) -> None:
@@ -55,7 +62,8 @@ def _exemplars_shuffled(patch: MonkeyPatch) -> None:
     def merge(context: Any, *arguments: Any) -> Any:
         top, sums, activity = honest_merge(context, *arguments)
         n = len(context.eval_refs())
-        top.image = torch.where(top.image >= 0, (top.image + 1) % n, top.image)
+        image = torch.where(top.image >= 0, (top.image + 1) % n, top.image)
+        top = TopImages.of(top.activation, image)
         return top, sums, activity
 
     patch.setattr(evaluate, "_merge", merge)

@@ -45,11 +45,17 @@ def change(expected: list[str], *, slow: bool = False, **settings: Any) -> Any:
 
 
 CHANGES = [
-    change(["partition", "awcds", "report"], scope={"gamma": 0.3}),
-    change(["partition", "awcds", "report"], scope={"missing": "drop"}, slow=True),
-    change(["evaluate", "score", "partition", "awcds", "report"], scope={"top_images": 5}),
-    change(["score", "partition", "awcds", "report"], scope={"null_draws": 0}, slow=True),
-    change(["score", "partition", "instability", "awcds", "report"], scope={"shift": 2}),
+    change(["partition", "stability", "awcds", "report"], scope={"gamma": 0.3}),
+    change(["partition", "stability", "awcds", "report"], scope={"missing": "drop"}, slow=True),
+    change(
+        ["evaluate", "score", "partition", "stability", "awcds", "report"], scope={"top_images": 5}
+    ),
+    change(
+        ["score", "partition", "stability", "awcds", "report"], scope={"null_draws": 0}, slow=True
+    ),
+    change(
+        ["score", "partition", "stability", "instability", "awcds", "report"], scope={"shift": 2}
+    ),
     change(after("extract"), scope={"resize": "stretch"}, slow=True),
     change(after("train", "outliers", "instability"), sae={"steps": 50}, slow=True),
     change(
@@ -60,6 +66,8 @@ CHANGES = [
     change(after("outliers"), outliers={"tau": 10.0}, slow=True),
     change(["instability", "report"], outliers={"membership": "both"}),
     change(["report"], outliers={"attention": "key"}),
+    change(["instability", "report"], instability={"shifts": [2]}),
+    change([], instability={"shifts": [1]}),
     change(["awcds", "report"], awcds={"bins": 5}),
     change(["report"], note="look again"),
     change(EVERY, images={"train_limit": 30}),
@@ -110,6 +118,7 @@ OUTPUTS = {
     "evaluate": "exemplars.parquet",
     "score": "pairs.parquet",
     "partition": "features.parquet",
+    "stability": "tables/stability.json",
     "instability": "outliers.parquet",
     "awcds": "tables/awcds.parquet",
     "report": "report.html",

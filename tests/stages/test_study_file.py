@@ -148,7 +148,7 @@ def test_a_study_from_options_starts_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = study_for_sae("planted", None, Path("saes/mine"), Path("photos"))
+    study = study_for_sae("planted", Path("saes/mine"), Path("photos"), {})
     assert study.sae.path == tmp_path / "saes/mine"
     assert study.images.train == tmp_path / "photos"
     assert study.name == "planted-saes-mine"

@@ -61,7 +61,7 @@ class RunDirectory:
 
     @property
     def outliers(self) -> Path:
-        """One row per image: attention EMD of outlier and other tokens under every reading."""
+        """One row per (image, shift, reading, membership, tokens): mean attention EMD."""
         return self.root / "outliers.parquet"
 
     @property

@@ -8,7 +8,7 @@ from vitscope.scope.awcds import NormSpectrum
 
 
 def plot_awcds(spectrum: NormSpectrum, tau: float) -> Figure:
-    """Draw mean awCDS per percentile bin with a band of two standard errors, and where τ falls."""
+    """Draw mean awCDS per percentile bin, its interval as a band, and where τ falls."""
     panel = new_panel(2.9)
     ax = panel.axes[0]
     ax.set_xlim(0, 100)
@@ -19,13 +19,12 @@ def plot_awcds(spectrum: NormSpectrum, tau: float) -> Figure:
         ax.set_yticks([])
         return panel.figure
     x, y = spectrum.percentile, spectrum.awcds
-    band = 2 * np.nan_to_num(spectrum.error)
-    ax.fill_between(x, y - band, y + band, color=LOW, alpha=0.22, lw=0)
+    ax.fill_between(x, spectrum.low, spectrum.high, color=LOW, alpha=0.22, lw=0)
     ax.plot(x, y, color=LOW, lw=1.6)
     outlier = defined & (spectrum.norm > tau)
     ax.plot(x[defined & ~outlier], y[defined & ~outlier], "o", ms=2.6, color=LOW)
     ax.plot(x[outlier], y[outlier], "o", ms=4.2, color=HIGH)
-    ax.set_ylim(0, max(1e-3, 1.12 * float(np.nanmax(y + band))))
+    ax.set_ylim(0, max(1e-3, 1.12 * float(np.nanmax(np.fmax(y, spectrum.high)))))
     crossing = tau_percentile(spectrum, tau)
     if crossing is not None:
         mark_x(ax, crossing, f"norm > τ from {crossing:.0f}", dashed=True, left=crossing > 50)

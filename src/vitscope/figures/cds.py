@@ -12,25 +12,24 @@ from vitscope.figures.style import (
     LOW,
     add_legend,
     label_axes,
-    mark_x,
     new_panel,
     plain_numbers,
     say_empty,
 )
+from vitscope.figures.thresholds import mark_threshold
+from vitscope.scope.binned import bin_sample
+from vitscope.scope.evidence import Evidence
 from vitscope.scope.partition import Partition
 from vitscope.scope.valley import density
 
 N_BINS = 50
 """Bins of 0.02, finer than any γ of the paper."""
 
-CLOSE = 0.01
-"""Otsu's threshold is not drawn where it would lie on γ."""
-
 SOURCES = {"given": "given", "valley": "valley", "otsu": "Otsu"}
 
 
-def plot_cds(cds: NDArray[np.float64], partition: Partition) -> Figure:
-    """Draw the histogram of finite scores ``cds`` [m], γ, Otsu's threshold and the density."""
+def plot_cds(cds: NDArray[np.float64], partition: Partition, evidence: Evidence) -> Figure:
+    """Draw the histogram of finite scores ``cds`` [m], the density, γ, and its alternatives."""
     panel = new_panel(2.9)
     ax = panel.axes[0]
     scored = cds[np.isfinite(cds)]
@@ -45,23 +44,16 @@ def plot_cds(cds: NDArray[np.float64], partition: Partition) -> Figure:
     groups = [scored[~is_high], scored[is_high]]
     ax.hist(groups, bins=edges.tolist(), stacked=True, color=[LOW, HIGH], rwidth=0.92)
     if partition.bandwidth > 0:
-        curve = density(scored, 0.0, 1.0, partition.bandwidth)
-        per_bin = curve.values * scored.size * curve.centres.size / N_BINS
-        ax.plot(curve.centres, per_bin, color=INK, lw=1.1, alpha=0.75)
+        binned = bin_sample(scored, 0.0, 1.0)
+        values = density(binned, partition.bandwidth)
+        per_bin = values * scored.size * values.size / N_BINS
+        ax.plot(binned.centres, per_bin, color=INK, lw=1.1, alpha=0.75)
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.yaxis.set_major_formatter(plain_numbers())
-    _mark_thresholds(panel.figure, partition)
+    ax.set_xlim(0, 1)
+    text = f"γ = {partition.gamma:.3f} ({SOURCES[partition.source]})"
+    mark_threshold(ax, partition.gamma, text, evidence, lambda cut: f"{cut:.3f}")
     patches = [Patch(color=LOW), Patch(color=HIGH)]
     add_legend(panel.figure, patches, ["low-CDS (local)", "high-CDS (context-dependent)"])
     return panel.figure
-
-
-def _mark_thresholds(figure: Figure, partition: Partition) -> None:
-    ax = figure.axes[0]
-    gamma, otsu = partition.gamma, partition.otsu
-    if np.isfinite(gamma):
-        text = f"γ = {gamma:.3f} ({SOURCES[partition.source]})"
-        mark_x(ax, gamma, text, left=gamma > 0.7)
-    if np.isfinite(otsu) and abs(otsu - gamma) > CLOSE:
-        mark_x(ax, otsu, f"Otsu {otsu:.3f}", dashed=True, left=otsu > 0.7, level=0.86)

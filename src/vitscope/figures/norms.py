@@ -11,19 +11,20 @@ from vitscope.figures.style import (
     HIGH,
     add_legend,
     label_axes,
-    mark_x,
     new_panel,
     plain_numbers,
     say_empty,
 )
+from vitscope.figures.thresholds import mark_threshold
+from vitscope.scope.evidence import Evidence
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 
 FLOOR = 0.7
 """Where bars start on the log axis of counts: a single token is then still seen."""
 
 
-def plot_norms(histogram: NormHistogram, threshold: OutlierThreshold) -> Figure:
-    """Draw the histogram, tokens above τ in the colour of outliers."""
+def plot_norms(histogram: NormHistogram, threshold: OutlierThreshold, evidence: Evidence) -> Figure:
+    """Draw the histogram, tokens above τ in the colour of outliers, and τ's alternatives."""
     panel = new_panel(2.9)
     ax = panel.axes[0]
     label_axes(ax, x="L2 norm of the patch token (log)", y="tokens (log)")
@@ -42,10 +43,8 @@ def plot_norms(histogram: NormHistogram, threshold: OutlierThreshold) -> Figure:
     ax.set_yscale("log")
     ax.set_ylim(bottom=FLOOR)
     _tick(panel.figure)
-    low, high = histogram.edges[[0, -1]]
-    if np.isfinite(tau) and tau > 0:
-        left = cut > low + 0.7 * (high - low)
-        mark_x(ax, tau, f"τ = {tau:.4g} ({threshold.source})", left=left)
+    text = f"τ = {tau:.4g} ({threshold.source})"
+    mark_threshold(ax, tau, text, evidence, lambda cut: f"{cut:.3g}")
     patches = [Patch(color=BULK), Patch(color=HIGH)]
     add_legend(panel.figure, patches, ["other tokens", "outlier tokens (norm > τ)"])
     return panel.figure

@@ -12,10 +12,12 @@ from vitscope.metrics.reconstruction import ReconstructionMetrics
 from vitscope.report.gallery import GalleryChoice, GalleryFeature
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.cds import FeatureScores
-from vitscope.scope.instability import ReadingInstability
+from vitscope.scope.evidence import Evidence
+from vitscope.scope.instability_summary import ReadingInstability
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition
 from vitscope.scope.settings import ScopeSettings
+from vitscope.scope.stability import Agreement
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,20 @@ class ReportData:
             ``mean_on_normal`` (mean activation per outlier token and per other token).
         partition: the groups and γ.
         partition_by_missing: the same under each reading of missed pairs (``max``, …).
+        gamma_evidence: how firm γ is, and what else it could be.
         tau: the outlier threshold.
+        tau_evidence: how firm τ is, and what else it could be.
         norm_histogram: of patch-token norms.
-        instability: per reading of attention.
+        instability: per shift, membership and reading of attention.
         n_instability_images: images whose attention was compared.
-        diameter: D_grid, in patches.
+        diameter: D_grid of the study's own shift, in patches.
         spectrum: awCDS over norm percentiles.
         choice: the features of the gallery, and the rule.
         gallery: those features with their images, in the order of ``choice.features``.
         stages: in the order they ran.
         versions: library -> version.
         curve: lines of the training log; empty for an SAE brought along.
+        stability: the scores held against those of other choices.
         skipped: (image id, reason) of skipped images; the page lists the first ones.
     """
 
@@ -87,7 +92,9 @@ class ReportData:
     columns: Mapping[str, NDArray[np.float64]]
     partition: Partition
     partition_by_missing: Mapping[str, PartitionSizes]
+    gamma_evidence: Evidence
     tau: OutlierThreshold
+    tau_evidence: Evidence
     norm_histogram: NormHistogram
     instability: tuple[ReadingInstability, ...]
     n_instability_images: int
@@ -99,6 +106,7 @@ class ReportData:
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
     curve: tuple[Mapping[str, float], ...] = ()
+    stability: tuple[Agreement, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property

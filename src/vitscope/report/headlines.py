@@ -7,7 +7,7 @@ import numpy as np
 
 from vitscope.report.data import ReportData
 from vitscope.report.numbers import UNDEFINED, decimal, percent, significant, whole
-from vitscope.scope.instability import ReadingInstability
+from vitscope.scope.instability_summary import ReadingInstability
 
 MISSED = {
     "max": "a pair active in one view only counts D_grid",
@@ -45,8 +45,9 @@ def headlines(data: ReportData) -> tuple[Headline, ...]:
 
 
 def chosen_reading(data: ReportData) -> ReadingInstability | None:
-    """Return the instability under the reading the settings put first."""
-    found = [r for r in data.instability if r.reading == data.outliers.attention]
+    """Return the instability at the study's shift, under what the settings put first."""
+    shown = (data.scope.shift, data.outliers.membership, data.outliers.attention)
+    found = [r for r in data.instability if (r.shift, r.membership, r.reading) == shown]
     return found[0] if found else None
 
 
@@ -86,7 +87,10 @@ def _outliers(data: ReportData) -> Headline:
 def _instability(data: ReportData) -> Headline:
     chosen = chosen_reading(data)
     out, non = (chosen.out.mean, chosen.non.mean) if chosen else (math.nan, math.nan)
-    times = f", {out / non:.1f} times as far" if non > 0 and math.isfinite(out) else ""
+    times = ""
+    if chosen and math.isfinite(chosen.ratio):
+        ends = f"{decimal(chosen.ratio_low, 1)} to {decimal(chosen.ratio_high, 1)}"
+        times = f", {decimal(chosen.ratio, 1)} times as far ({ends})"
     return Headline(
         f"{decimal(out, 2)} | {decimal(non, 2)}",
         "patches that attention moves: outlier | other tokens",

@@ -2,7 +2,7 @@
 
 import math
 
-from vitscope.scope.multimodality import N_BOOTSTRAP
+from vitscope.scope.dip import SMALLEST_P
 
 UNDEFINED = "–"
 
@@ -29,6 +29,13 @@ def with_error(value: float, error: float, digits: int = 3) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """Write a figure with its interval: 5.18 [4.97, 5.40]; without one, the figure alone."""
+    if not (math.isfinite(value) and math.isfinite(low) and math.isfinite(high)):
+        return decimal(value, digits)
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage to three figures: 1.87 %; a tiny one as < 0.001 %."""
     if not math.isfinite(share):
@@ -39,10 +46,10 @@ def percent(share: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """Write a bootstrap's p-value with its relation: = 0.32; 0 is only less than one draw's."""
+    """Write a p-value with its relation: = 0.32; the smallest that is resolved as ≤ 0.0001."""
     if not math.isfinite(value):
         return f"= {UNDEFINED}"
-    return f"= {value:.2g}" if value > 0 else f"< {1 / N_BOOTSTRAP:g}"
+    return f"= {value:.2g}" if value > SMALLEST_P else f"≤ {SMALLEST_P:g}"
 
 
 def duration(seconds: float) -> str:

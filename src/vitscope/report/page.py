@@ -11,14 +11,18 @@ from vitscope.figures.awcds import plot_awcds
 from vitscope.figures.cds import plot_cds
 from vitscope.figures.instability import plot_instability
 from vitscope.figures.norms import plot_norms
+from vitscope.figures.shifts import plot_shifts
 from vitscope.figures.svg import inline_svg
 from vitscope.figures.training import plot_training
 from vitscope.report import numbers
 from vitscope.report.cards import FeatureCard, feature_card
 from vitscope.report.data import ReportData
 from vitscope.report.groups import group_profiles
-from vitscope.report.headlines import GAMMA, MISSED, headlines
+from vitscope.report.headlines import MISSED, headlines
+from vitscope.report.instability import instability_view
+from vitscope.report.spectrum import describe_coverage
 from vitscope.report.study import study_toml
+from vitscope.report.thresholds import gamma_view, tau_view
 
 SKIPPED_SHOWN = 50
 """Skipped images listed on the page; ``skipped.csv`` has them all."""
@@ -27,8 +31,8 @@ FILTERS: dict[str, Any] = {
     "whole": numbers.whole,
     "decimal": numbers.decimal,
     "with_error": numbers.with_error,
+    "with_interval": numbers.with_interval,
     "percent": numbers.percent,
-    "p_value": numbers.p_value,
     "duration": numbers.duration,
 }
 
@@ -50,9 +54,12 @@ def render_report(data: ReportData) -> str:
         figures=_figures(data),
         headlines=headlines(data),
         groups=group_profiles(data),
+        instability=instability_view(data),
         galleries=_galleries(data),
         missed=MISSED,
-        gamma_source=GAMMA[data.partition.source],
+        gamma=gamma_view(data),
+        tau=tau_view(data),
+        coverage=describe_coverage(data.spectrum),
         study=study_toml(data.study),
         skipped_shown=SKIPPED_SHOWN,
     )
@@ -71,15 +78,25 @@ def _environment() -> Environment:
 
 
 def _figures(data: ReportData) -> dict[str, Markup]:
+    instability = instability_view(data)
     drawn = {
-        "cds": (plot_cds(data.scores.cds, data.partition), "Histogram of CDS, split at γ"),
-        "norms": (plot_norms(data.norm_histogram, data.tau), "Histogram of norms, with τ"),
+        "cds": (
+            plot_cds(data.scores.cds, data.partition, data.gamma_evidence),
+            "Histogram of CDS, split at γ, with other thresholds",
+        ),
+        "norms": (
+            plot_norms(data.norm_histogram, data.tau, data.tau_evidence),
+            "Histogram of norms, with τ and other thresholds",
+        ),
         "awcds": (plot_awcds(data.spectrum, data.tau.tau), "awCDS over norm percentiles"),
         "instability": (
-            plot_instability(data.instability, data.diameter),
+            plot_instability(instability.own, data.diameter),
             "Mean EMD of outlier and other tokens under three readings",
         ),
     }
+    if len(instability.shifts) > 1:
+        curves = plot_shifts(instability.shown)
+        drawn["shifts"] = (curves, "Mean EMD of outlier and other tokens over the shift")
     if data.curve:
         drawn["training"] = (plot_training(data.curve), "FVU and dead features over steps")
     # the SVG is our own; its texts are numbers and fixed words

@@ -27,6 +27,7 @@ class FeatureScores:
         survival: share of exemplar pairs with mass in both views.
         support: mean number of active overlap cells where there are any.
         null: ``cds_drop`` that random placement of the same maps would give.
+        cross: ``cds_drop`` between views of different exemplar images.
         relative: ``cds_drop / null``: 0 anchored, about 1 relocating at random.
     """
 
@@ -41,6 +42,7 @@ class FeatureScores:
     survival: Column
     support: Column
     null: Column
+    cross: Column
     relative: Column
 
 
@@ -93,6 +95,7 @@ def summarise_pairs(
         survival=_divide(readings["drop"][2], n_exemplars),
         support=per_feature(cells.astype(np.float64), kept | missed)[0],
         null=null,
+        cross=per_feature(pairs.cross / diameter, np.isfinite(pairs.cross))[0],
         relative=_divide(readings["drop"][0], null),
     )
 

@@ -1,5 +1,6 @@
 """The images on which each feature is strongest: a streaming, mergeable top-k per feature."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,45 +9,75 @@ from torch import Tensor
 
 NO_IMAGE = -1
 
+_INDEX_BITS = 32
+_LAST_INDEX = (1 << _INDEX_BITS) - 1
+
+CODES_AT_ONCE = 1 << 26
+"""Codes of so many (token, feature) pairs are held at a time: 256 MB, whatever the dictionary."""
+
 
 @dataclass
 class TopImages:
-    """The ``k`` strongest images of every feature seen so far.
+    """The ``k`` strongest images of every feature seen so far, where the activations lie.
+
+    An entry is one integer, so that order and ties are one comparison: the bits of the activation
+    (a positive float32 orders as its bits do) above those of the image, counted backwards, since
+    ties go to the lower index. 0 is no image.
 
     Attributes:
-        activation: maximum over patch tokens, descending, 0 where there is no image, [m, k].
-        image: index of the image in its set, ``NO_IMAGE`` where there is none, [m, k].
+        entries: descending, [m, k].
     """
 
-    activation: Float32[Tensor, "m k"]
-    image: Int64[Tensor, "m k"]
+    entries: Int64[Tensor, "m k"]
 
     @classmethod
     def empty(cls, n_features: int, k: int) -> "TopImages":
         """Start with no image at all."""
-        return cls(torch.zeros(n_features, k), torch.full((n_features, k), NO_IMAGE))
+        return cls(torch.zeros(n_features, k, dtype=torch.int64))
+
+    @classmethod
+    def of(cls, activation: Float32[Tensor, "m k"], image: Int64[Tensor, "m k"]) -> "TopImages":
+        """Return the entries of known exemplars; ``NO_IMAGE`` where there is none."""
+        return cls(torch.where(image == NO_IMAGE, 0, _entries(activation, image)))
+
+    @property
+    def activation(self) -> Float32[Tensor, "m k"]:
+        """Maximum over patch tokens, descending, 0 where there is no image."""
+        return (self.entries >> _INDEX_BITS).int().view(torch.float32)
+
+    @property
+    def image(self) -> Int64[Tensor, "m k"]:
+        """Index of the image in its set, ``NO_IMAGE`` where there is none."""
+        index = _LAST_INDEX - (self.entries & _LAST_INDEX)
+        return torch.where(self.entries == 0, NO_IMAGE, index)
 
     def update(self, strongest: Float32[Tensor, "B m"], images: Int64[Tensor, "B"]) -> None:
         """Take in a batch: each feature's maximum activation on each image, and the image indices.
 
         An image on which a feature is silent never becomes its exemplar.
         """
-        values = strongest.T.float().cpu()
-        fired = values > 0
-        index = torch.where(fired, images.cpu().expand_as(values), NO_IMAGE)
-        # a NaN would sort before every number and crowd them out
-        self._keep_best(values.where(fired, 0.0), index)
+        # NaN compares false: it would otherwise sort before every number and crowd them out
+        fired = strongest.T > 0
+        entries = _entries(strongest.T.float(), images.to(strongest.device).expand_as(fired))
+        self._keep_best(torch.where(fired, entries, 0))
 
     def merge(self, other: "TopImages") -> None:
         """Take in what another chunk or rank has found; the order of merging is irrelevant."""
-        self._keep_best(other.activation, other.image)
+        self._keep_best(other.entries)
 
-    def _keep_best(self, activation: Tensor, image: Tensor) -> None:
-        k = self.activation.shape[1]
-        values = torch.cat([self.activation, activation], 1)
-        images = torch.cat([self.image, image], 1)
-        # ties go to the lower image index: sort by index first, then stably by activation
-        order = torch.where(images == NO_IMAGE, torch.iinfo(torch.int64).max, images).argsort(1)
-        values, images = values.gather(1, order), images.gather(1, order)
-        best = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :k]
-        self.activation, self.image = values.gather(1, best), images.gather(1, best)
+    def _keep_best(self, entries: Tensor) -> None:
+        k = self.entries.shape[1]
+        both = torch.cat([self.entries.to(entries.device), entries], 1)
+        self.entries = torch.topk(both, k, dim=1, sorted=True).values
+
+
+def codes_that_fit(n_images: int, n_tokens: int, n_features: int) -> Iterator[slice]:
+    """Yield slices of a batch of images whose dense codes fit ``CODES_AT_ONCE`` (one at least)."""
+    n = max(CODES_AT_ONCE // (n_tokens * n_features), 1)
+    for start in range(0, n_images, n):
+        yield slice(start, min(start + n, n_images))
+
+
+def _entries(activation: Tensor, image: Tensor) -> Tensor:
+    bits = activation.contiguous().view(torch.int32).long()
+    return (bits << _INDEX_BITS) | (_LAST_INDEX - image)

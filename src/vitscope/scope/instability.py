@@ -1,161 +1,180 @@
 """How far the attention of a token moves when its context shifts (protocol, section 7).
 
-Three readings of the paper's text, in one pass over one pair of attention matrices:
+Three readings of the paper's text, in one pass over one pair of views:
 
 * ``query``: the token's own row over the overlap's keys;
-* ``key``: the token's column, as a map over the overlap's queries;
-* ``received``: per head, the map of attention received over outlier keys, and over other keys.
+* ``received``: per head, the map of attention received over outlier keys, and over other keys;
+* ``key``: the token's column, as a map over the overlap's queries.
+
+Which tokens are outliers has three readings too. A token's distances do not depend on them: each is
+computed once, and then grouped three times.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.draws import generator
-from vitscope.scope.outliers import Membership, outlier_membership
+from vitscope.scope.instability_maps import ViewMaps
+from vitscope.scope.outliers import Membership, Reading, outlier_membership
 from vitscope.scope.transport import emd
 from vitscope.scope.views import Overlap
 
-READINGS = ("query", "received", "key")
+READINGS: tuple[Reading, ...] = ("query", "received", "key")
+MEMBERSHIPS: tuple[Membership, ...] = get_args(Membership)
+GROUPS = ("out", "non")
 
-Attention = NDArray[np.float64]
+SHAPE = (len(READINGS), len(MEMBERSHIPS), len(GROUPS))
+"""Axes of every figure of an image: reading, membership, group."""
+
+OWN_MAPS = (np.asarray([True, False]), np.asarray([False, True]))
+"""The groups of ``received``: its first map is over outlier keys, its second over the others."""
+
 Mask = NDArray[np.bool_]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class GroupDistance:
-    """EMD of one group of tokens on one image, under one reading.
+class ComparedTokens:
+    """The tokens of one image whose attention is compared, counted within the overlap.
 
     Attributes:
-        mean: in patches, over tokens and heads; NaN when the group is empty here.
-        n: distances that entered it.
-        n_missed: maps empty in exactly one view, which count D_grid.
+        outliers: what each view says of the overlap's q² patches, bool [2, q²].
+        order: a random order of them; the others are drawn from its front.
+        n_others: tokens drawn of those that are no outliers; 0 takes all.
     """
 
-    mean: float
-    n: int
-    n_missed: int
+    outliers: NDArray[np.bool_]
+    order: NDArray[np.int64]
+    n_others: int
+
+    @classmethod
+    def choose(
+        cls,
+        outliers: tuple[Mask, Mask],
+        overlap: Overlap,
+        n_others: int,
+        key: tuple[int | str, ...],
+    ) -> Self:
+        """Draw the tokens of an image.
+
+        Args:
+            outliers: outlier mask over patch tokens, [P], of each view.
+            overlap: which patches the views share.
+            n_others: tokens drawn of those that are no outliers; 0 takes all.
+            key: seed and image id: the draw depends on them and on the shift.
+        """
+        inside = (outliers[0][overlap.first], outliers[1][overlap.second])
+        order = generator(*key, "instability", overlap.shift).permutation(overlap.n_cells)
+        return cls(np.stack(inside), order, n_others)
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """Tokens that any membership asks for, ascending, [G]: drawn in one order, they nest."""
+        out, others = self._members("either")
+        return np.sort(np.concatenate([out, others]))
+
+    def groups(self, membership: Membership) -> tuple[Mask, Mask]:
+        """Return which of ``tokens`` are the outliers, and which the others drawn, bool [G] each.
+
+        An outlier in one view only counts among the others where ``membership`` says so, and then
+        has the same chance of being drawn as any of them.
+        """
+        out, others = self._members(membership)
+        return np.isin(self.tokens, out), np.isin(self.tokens, others)
+
+    def n_outliers(self, membership: Membership) -> int:
+        """Outliers among the overlap's patches."""
+        return len(self._members(membership)[0])
+
+    def _members(self, membership: Membership) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        is_outlier = outlier_membership(self.outliers[0], self.outliers[1], membership)
+        others = self.order[~is_outlier[self.order]]
+        return np.flatnonzero(is_outlier), others[: self.n_others or None]
 
 
 @dataclass(frozen=True)
 class ImageInstability:
-    """One image's distances: reading -> (outlier tokens, other tokens)."""
+    """One image at one shift; axes as in ``SHAPE``.
 
-    by_reading: dict[str, tuple[GroupDistance, GroupDistance]]
-    n_outliers: int
-
-
-@dataclass(frozen=True)
-class GroupInstability:
-    """One group of tokens under one reading, over a set of images; distances in patches.
+    ``received`` compares maps over each view's own outliers, whatever the membership: it stands
+    under each of them unchanged.
 
     Attributes:
-        mean: mean over images of the per-image mean; NaN without a token of the group.
-        error: standard error of that mean over images; NaN with fewer than two.
-        n_images: images that have a token of the group in the overlap.
-        n_maps: distances that entered (tokens times heads, or heads).
+        emd: mean distance in patches, over tokens and heads; NaN where a group is empty here.
+        n_maps: distances that entered.
         n_missed: of these, maps empty in exactly one view, which count D_grid.
-        pooled: mean over all distances, images weighted by how many they have.
+        n_outliers: outlier tokens of the overlap, by membership, [3].
     """
 
-    mean: float
-    error: float
-    n_images: int
-    n_maps: int
-    n_missed: int
-    pooled: float
-
-
-@dataclass(frozen=True)
-class ReadingInstability:
-    """Both groups under one reading (protocol, section 7)."""
-
-    reading: str
-    out: GroupInstability
-    non: GroupInstability
+    emd: Array
+    n_maps: NDArray[np.int64]
+    n_missed: NDArray[np.int64]
+    n_outliers: NDArray[np.int64]
 
 
 def image_instability(
-    attention: tuple[Attention, Attention],
-    outliers: tuple[Mask, Mask],
-    overlap: Overlap,
-    *,
-    membership: Membership,
-    tokens_per_image: int,
-    key: tuple[int | str, ...],
-    workers: int = 1,
+    views: tuple[ViewMaps, ViewMaps], tokens: ComparedTokens, overlap: Overlap, *, workers: int = 1
 ) -> ImageInstability:
-    """Compare the two views of one image.
+    """Compare the two views of one image, all maps in one batch.
 
     Args:
-        attention: probabilities of patch queries over patch keys, [A, P, P], of each view.
-        outliers: outlier mask over patch tokens, [P], of each view.
+        views: the maps of ``tokens.tokens`` in each view.
+        tokens: the tokens that were chosen, and their groups.
         overlap: which patches the views share.
-        membership: when a token that both views show counts as an outlier.
-        tokens_per_image: other tokens drawn, by ``key``; 0 takes all. Outliers all count.
-        key: seed and image id: the draw depends on nothing else.
         workers: threads.
     """
-    indices = (overlap.first, overlap.second)
-    first, second = (w[:, i][:, :, i] for w, i in zip(attention, indices, strict=True))
-    mask_first, mask_second = (o[i] for o, i in zip(outliers, indices, strict=True))
-    is_outlier = outlier_membership(mask_first, mask_second, membership)
-    chosen = _choose_tokens(is_outlier, tokens_per_image, key)
-    groups = [np.flatnonzero(is_outlier), chosen]
-
-    def per_token(one: Attention, other: Attention) -> tuple[GroupDistance, GroupDistance]:
-        out, non = (_compare(one[:, g], other[:, g], overlap, workers) for g in groups)
-        return out, non
-
-    def received() -> tuple[GroupDistance, GroupDistance]:
-        # each view's own outliers: a map of where they are, not of where they might be
-        one, other = first.mean(1), second.mean(1)
-        sides = [(mask_first, mask_second), (~mask_first, ~mask_second)]
-        out, non = (_compare(one[:, None] * a, other[:, None] * b, overlap, 1) for a, b in sides)
-        return out, non
-
-    return ImageInstability(
-        by_reading={
-            "query": per_token(first, second),
-            "received": received(),
-            "key": per_token(first.swapaxes(1, 2), second.swapaxes(1, 2)),
-        },
-        n_outliers=int(is_outlier.sum()),
-    )
+    pairs = zip(views, tokens.outliers, strict=True)
+    first, second = (_stack(view, own, overlap) for view, own in pairs)
+    distances, missed = _compare(first, second, overlap, workers)
+    n_heads, n_tokens = views[0].query.shape[:2]
+    ends = np.cumsum([n_heads * n_tokens, n_heads * len(GROUPS)])  # in the order of READINGS
+    by_reading = [
+        (d.reshape(n_heads, -1), m.reshape(n_heads, -1))
+        for d, m in zip(np.split(distances, ends), np.split(missed, ends), strict=True)
+    ]
+    return _group(by_reading, tokens)
 
 
-def _choose_tokens(is_outlier: Mask, n: int, key: tuple[int | str, ...]) -> NDArray[np.int64]:
-    others = np.flatnonzero(~is_outlier)
-    if n == 0 or n >= others.size:
-        return others
-    return np.sort(generator(*key, "instability").choice(others, n, replace=False))
+def _group(by_reading: Sequence[tuple[Array, Mask]], tokens: ComparedTokens) -> ImageInstability:
+    """Average distances [A, G], and [A, 2] for ``received``, over the groups of each membership."""
+    mean = np.full(SHAPE, np.nan)
+    n_maps, n_missed = np.zeros((2, *SHAPE), np.int64)
+    for m, membership in enumerate(MEMBERSHIPS):
+        of_tokens = tokens.groups(membership)
+        for r, (distances, missed) in enumerate(by_reading):
+            groups = OWN_MAPS if READINGS[r] == "received" else of_tokens
+            for g, group in enumerate(groups):
+                values = distances[:, group]
+                defined = np.isfinite(values)
+                n_maps[r, m, g] = defined.sum()
+                n_missed[r, m, g] = missed[:, group].sum()
+                if defined.any():
+                    mean[r, m, g] = values[defined].mean()
+    n_outliers = np.asarray([tokens.n_outliers(membership) for membership in MEMBERSHIPS])
+    return ImageInstability(mean, n_maps, n_missed, n_outliers)
 
 
-def _compare(first: Attention, second: Attention, overlap: Overlap, workers: int) -> GroupDistance:
-    """Average the EMD over maps [A, G, Q]; empty in one view counts D_grid, in both nothing."""
-    side = overlap.side
-    one, other = first.reshape(-1, side, side), second.reshape(-1, side, side)
-    mass_one, mass_other = one.any((1, 2)), other.any((1, 2))
-    both, missed = mass_one & mass_other, mass_one != mass_other
-    n = int(both.sum() + missed.sum())
-    if n == 0:
-        return GroupDistance(float("nan"), 0, 0)
-    total = np.sum(emd(one[both], other[both], workers=workers)) + missed.sum() * overlap.diameter
-    return GroupDistance(float(total) / n, n, int(missed.sum()))
+def _stack(view: ViewMaps, own: Mask, overlap: Overlap) -> NDArray[np.float32]:
+    """Return the maps of every reading, one after the other, as [N, q, q]."""
+    # each view's own outliers: a map of where they are, not of where they might be
+    received = view.received[:, None] * np.stack([own, ~own])
+    shape = (-1, overlap.side, overlap.side)
+    return np.concatenate([maps.reshape(shape) for maps in (view.query, received, view.key)])
 
 
-def summarise_group(
-    means: NDArray[np.float64], n_maps: NDArray[np.float64], n_missed: NDArray[np.float64]
-) -> GroupInstability:
-    """Average one group's per-image means [N] over the images that have a token of it."""
-    has = np.isfinite(means)
-    n_images, total = int(has.sum()), float(n_maps[has].sum())
-    return GroupInstability(
-        mean=float(means[has].mean()) if n_images else float("nan"),
-        error=float(means[has].std(ddof=1) / np.sqrt(n_images)) if n_images > 1 else float("nan"),
-        n_images=n_images,
-        n_maps=int(total),
-        n_missed=int(n_missed.sum()),
-        pooled=float((means[has] * n_maps[has]).sum() / total) if total else float("nan"),
-    )
+def _compare(
+    first: NDArray[np.float32], second: NDArray[np.float32], overlap: Overlap, workers: int
+) -> tuple[Array, Mask]:
+    """Return the distance of every pair, and which ones are empty in exactly one view.
+
+    Such a pair counts D_grid; one empty in both counts nothing: NaN.
+    """
+    has_mass = first.any((1, 2)), second.any((1, 2))
+    both, missed = has_mass[0] & has_mass[1], has_mass[0] != has_mass[1]
+    distances = np.where(missed, overlap.diameter, np.nan)
+    distances[both] = emd(first[both], second[both], workers=workers)
+    return distances, missed

@@ -13,19 +13,34 @@ from vitscope.draws import generator
 N_BOOTSTRAP = 200
 N_BINS = 512
 N_BISECTIONS = 14
+FEWEST = 10
 MAX_SAMPLE = 5000
 """A larger sample is thinned evenly over its order statistics: the test needs no more."""
 
 
 def unimodality_p_value(
-    sample: NDArray[np.float64], low: float, high: float, *, seed: int
+    sample: NDArray[np.float64],
+    low: float,
+    high: float,
+    *,
+    seed: int,
+    n_effective: float = MAX_SAMPLE,
 ) -> float:
-    """Return the p-value of "one mode" on [low, high]; NaN with fewer than 10 distinct values."""
+    """Return the p-value of "one mode" on [low, high]; NaN with fewer than 10 distinct values.
+
+    Args:
+        sample: finite values [N], in any order.
+        low: left end of the axis; values outside are not looked at.
+        high: right end of the axis.
+        seed: of the bootstrap.
+        n_effective: thins the sample to so many values, where its values depend on one another.
+    """
     inside = np.sort(sample[(sample >= low) & (sample <= high)])
-    if np.unique(inside).size < 10:
+    if np.unique(inside).size < FEWEST:
         return float("nan")
-    if inside.size > MAX_SAMPLE:
-        inside = inside[np.linspace(0, inside.size - 1, MAX_SAMPLE).astype(np.int64)]
+    most = max(int(min(MAX_SAMPLE, n_effective)), FEWEST)
+    if inside.size > most:
+        inside = inside[np.linspace(0, inside.size - 1, most).astype(np.int64)]
     critical = _critical_bandwidth(inside, low, high)
     random = generator(seed, "silverman")
     # rescaled so that the smoothed bootstrap keeps the sample's variance

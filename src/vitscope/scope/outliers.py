@@ -1,6 +1,6 @@
 """Outlier tokens: patch tokens whose norm exceeds τ, and how τ is proposed (protocol, 1)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from vitscope.errors import BackboneError
-from vitscope.scope.multimodality import unimodality_p_value
-from vitscope.scope.valley import find_valley
+from vitscope.scope.binned import Binned, bin_rows
+from vitscope.scope.valley import Valley, find_valleys
 from vitscope.settings import Settings
 
 Membership = Literal["either", "first", "both"]
@@ -20,6 +20,9 @@ MIN_OUTLIER_SHARE = 0.001
 
 MIN_OUTLIER_TOKENS = 30
 """… and at least so many of them: a handful of tokens is no mode."""
+
+SMALLEST_NORM = 1e-12
+"""Norms below are counted here: zero has no logarithm."""
 
 TauSource = Literal["given", "zoo", "valley", "percentile"]
 
@@ -55,7 +58,6 @@ class OutlierThreshold:
         source: by hand, the valley of the histogram, or the percentile for want of a second mode.
         share: share of patch tokens above it.
         mode_peaks: norm at each mode of the histogram.
-        p_value: of "one mode" (Silverman's test).
         message: the same in a sentence.
     """
 
@@ -63,7 +65,6 @@ class OutlierThreshold:
     source: TauSource
     share: float
     mode_peaks: tuple[float, ...]
-    p_value: float
     message: str
 
 
@@ -81,43 +82,33 @@ class NormHistogram:
 
 
 def propose_tau(
-    norms: NDArray[np.float64],
-    settings: OutlierSettings,
-    *,
-    known: float | None = None,
-    seed: int = 0,
+    norms: NDArray[np.float64], settings: OutlierSettings, *, known: float | None = None
 ) -> OutlierThreshold:
-    """Propose τ from patch-token norms [N]: the valley between the bulk and the high-norm mode.
+    """Propose τ from patch-token norms: the valley between the bulk and the high-norm mode.
 
     A τ of the settings comes first, then the ``known`` one of the paper's Table 5.
 
     The histogram's axis is log10 of the norm; without a second mode above the bulk, the stated
     percentile stands in, and the message says so.
 
+    Args:
+        norms: L2 norms, image by image, [B, T].
+        settings: τ or the percentile.
+        known: τ of the paper for this model and block.
+
     Raises:
         BackboneError: a norm is NaN or infinite, or there is none.
     """
-    if norms.size == 0 or not np.isfinite(norms).all():
-        raise BackboneError(
-            f"{int((~np.isfinite(norms)).sum())} of {norms.size} token norms are NaN or infinite; "
-            "check the backbone's weights"
-        )
-    logs = np.log10(np.maximum(norms, 1e-12))
-    low, high = float(logs.min()), float(logs.max())
-    margin = 0.05 * (high - low) + 1e-6
-    low, high = low - margin, high + margin
-    least = max(MIN_OUTLIER_SHARE, MIN_OUTLIER_TOKENS / norms.size)
-    valley = find_valley(logs, low, high, min_share=least)
-    p_value = unimodality_p_value(logs, low, high, seed=seed)
+    per_image = bin_norms(norms)
+    valley = norm_valleys(whole_set(per_image))[0]
     peaks = tuple(float(10**mode.peak) for mode in valley.modes)
-    bulk = max(valley.modes, key=lambda mode: mode.share).peak
     if settings.tau is not None:
         tau, source = settings.tau, "given"
         message = f"τ = {tau:g} was given"
     elif known is not None:
         tau, source = known, "zoo"
         message = f"τ = {tau:g} is the paper's (Table 5)"
-    elif valley.threshold is not None and valley.threshold > bulk:
+    elif valley.threshold is not None:
         tau, source = float(10**valley.threshold), "valley"
         above = min(peak for peak in peaks if peak > tau)
         below = max(peak for peak in peaks if peak < tau)
@@ -128,8 +119,40 @@ def propose_tau(
             f"the norm histogram has no second mode above the bulk: τ = {tau:.4g} is the "
             f"{settings.tau_percentile:g}th percentile, and «outlier» means no more than that"
         )
-    share = float((norms > tau).mean())
-    return OutlierThreshold(tau, source, share, peaks, p_value, message)
+    return OutlierThreshold(tau, source, float((norms > tau).mean()), peaks, message)
+
+
+def bin_norms(norms: NDArray[np.float64]) -> Binned:
+    """Count log10 of the norms [B, T] of each image, [B, n_bins], on an axis that holds all.
+
+    Raises:
+        BackboneError: a norm is NaN or infinite, or there is none.
+    """
+    if norms.size == 0 or not np.isfinite(norms).all():
+        raise BackboneError(
+            f"{int((~np.isfinite(norms)).sum())} of {norms.size} token norms are NaN or infinite; "
+            "check the backbone's weights"
+        )
+    logs = np.log10(np.maximum(norms, SMALLEST_NORM))
+    low, high = float(logs.min()), float(logs.max())
+    margin = 0.05 * (high - low) + 1e-6
+    return bin_rows(logs, low - margin, high + margin)
+
+
+def whole_set(per_image: Binned) -> Binned:
+    """Return the counts of all images together, as one sample [1, n_bins]."""
+    return Binned(per_image.low, per_image.high, per_image.counts.sum(0)[None])
+
+
+def norm_valleys(binned: Binned) -> list[Valley]:
+    """Find the valley of each sample [n_samples, n_bins]; one below the bulk makes no outliers."""
+    least = max(MIN_OUTLIER_SHARE, MIN_OUTLIER_TOKENS / float(binned.size.mean()))
+    return [
+        replace(valley, threshold=None)
+        if valley.threshold is not None and valley.threshold < valley.dominant.peak
+        else valley
+        for valley in find_valleys(binned, min_share=least)
+    ]
 
 
 def outlier_membership(

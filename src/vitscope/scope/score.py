@@ -1,5 +1,6 @@
 """``vitscope.score``: the whole scope score in memory, for notebooks and scripts."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
 from vitscope.backbones.backbone import Backbone
@@ -17,10 +19,10 @@ from vitscope.progress import track
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits
 from vitscope.scope.cds import Column, FeatureScores, summarise_pairs
-from vitscope.scope.exemplars import NO_IMAGE, TopImages
+from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
 from vitscope.scope.pairs import PairScores
 from vitscope.scope.partition import Partition, partition_features
-from vitscope.scope.scoring import score_views, wanted_by_image
+from vitscope.scope.scoring import ordered_pairs, score_stream, wanted_by_image
 from vitscope.scope.settings import Missing
 from vitscope.scope.views import Overlap, plain_view, shifted_views
 
@@ -65,7 +67,7 @@ class Scores:
         unscored: Literal["separate", "low"] = "separate",
     ) -> Partition:
         """Split the dictionary at γ, found in the histogram unless given."""
-        return partition_features(self.cds, gamma=gamma, unscored=unscored, seed=self.seed)
+        return partition_features(self.cds, gamma=gamma, unscored=unscored)
 
 
 def score(
@@ -104,34 +106,28 @@ def score(
     refs, overlap = verified.usable, Overlap(backbone.site.grid, shift)
     top = find_exemplars(backbone, sae, refs, top_images, reading)
     feature, rank = (top.image != NO_IMAGE).nonzero(as_tuple=True)
-    image = top.image[feature, rank].numpy()
-    wanted = wanted_by_image(feature.numpy(), rank.numpy(), image)
+    feature, rank, image = (part.cpu() for part in (feature, rank, top.image[feature, rank]))
+    wanted = wanted_by_image(feature.numpy(), rank.numpy(), image.numpy())
     members = list(wanted)
     prepare = partial(shifted_views, site=backbone.site, shift=shift)
-    chunks = [PairScores.empty()]
-    with track("scoring", len(members), "images") as progress:
-        for batch in encode_images(
-            backbone,
-            [refs[member] for member in members],
-            prepare,
-            reading,
-            clock=PassClock(),
-            progress=progress,
-        ):
-            batch_images = [members[index] for index in batch.indices]
-            scored = score_views(
-                sae.to(batch.tokens.patch.device),
-                batch.tokens.patch.float(),
-                batch_images,
-                [refs[member].id for member in batch_images],
-                wanted,
-                overlap,
-                null_draws=null_draws,
-                seed=seed,
-                workers=worker_count(reading.workers),
+    if not members:
+        pairs = PairScores.empty()
+    else:
+        with track("scoring", len(members), "images") as progress:
+
+            def encoded() -> Iterator[tuple[Tensor, list[int], list[str]]]:
+                wanted_refs = [refs[member] for member in members]
+                for batch in encode_images(
+                    backbone, wanted_refs, prepare, reading, clock=PassClock(), progress=progress
+                ):
+                    chosen = [members[index] for index in batch.indices]
+                    yield batch.tokens.patch.float(), chosen, [refs[m].id for m in chosen]
+
+            workers = worker_count(reading.workers)
+            found, maps = score_stream(
+                sae, encoded(), wanted, overlap, null_draws=null_draws, seed=seed, workers=workers
             )
-            chunks.append(scored)
-    pairs = PairScores.joined(chunks)
+            pairs = ordered_pairs(found, maps, workers=workers)
     features = summarise_pairs(pairs, sae.n_features, overlap.diameter, missing)
     return Scores(features, pairs, refs, seed)
 
@@ -151,7 +147,8 @@ def find_exemplars(
             backbone, refs, prepare, reading, clock=PassClock(), progress=progress
         ):
             patch = batch.tokens.patch.float()
-            codes = sae.to(patch.device).encode(patch.flatten(0, 1))
-            strongest = codes.reshape(*patch.shape[:2], -1).amax(1)
-            top.update(strongest, torch.tensor(batch.indices))
+            for some in codes_that_fit(len(patch), patch.shape[1], sae.n_features):
+                codes = sae.to(patch.device).encode(patch[some].flatten(0, 1))
+                strongest = codes.reshape(-1, patch.shape[1], sae.n_features).amax(1)
+                top.update(strongest, torch.tensor(batch.indices[some]))
     return top

@@ -31,6 +31,9 @@ class ScopeSettings(Settings):
     null_draws: int = Field(default=2, ge=0)
     """Random placements per pair for the relocation null; 0 leaves the null out."""
 
+    cross_null: bool = True
+    """Also compare each feature's maps across different exemplar images."""
+
     sample_features: int | None = Field(default=None, ge=1)
     """Score so many features drawn at random (by seed) from those that fire; None scores all."""
 

@@ -1,32 +1,27 @@
-"""Where to cut a histogram with two modes: the valley of a kernel density, or a stated fallback."""
+"""Where to cut a histogram with two modes: the valley of a kernel density."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.fft import dct, idct
 
-N_BINS = 2048
+from vitscope.scope.binned import Binned
+
 FLAT_RATIO = 0.8
 """Two peaks count as one mode when the valley between them is above this share of the lower."""
 
-Sample = NDArray[np.float64]
+NARROWEST = 2.5
+"""Bins: no kernel is narrower. Single bins would be modes, and the cosine series would ring."""
 
+ROUNDING = 12
+"""Decimals of a density, as a share of its peak, that are more than the transform's noise."""
 
-@dataclass(frozen=True)
-class Density:
-    """A binned Gaussian kernel density.
-
-    Attributes:
-        centres: bin centres, [n].
-        values: density at the centres, [n]; sums to 1 over bins.
-        bandwidth: standard deviation of the kernel, in the units of the sample.
-    """
-
-    centres: Sample
-    values: Sample
-    bandwidth: float
+Values = NDArray[np.float64]
+Bandwidth = Callable[[Binned], Values]
+"""A rule: the kernel's standard deviation for each sample, [...]."""
 
 
 @dataclass(frozen=True)
@@ -51,94 +46,97 @@ class Valley:
     modes: tuple[Mode, ...]
     bandwidth: float
 
-
-def silverman_bandwidth(sample: Sample) -> float:
-    """Return Silverman's rule of thumb, 0.9·min(sd, IQR/1.34)·n^(-1/5); sd alone where IQR is 0."""
-    spread = float(np.std(sample))
-    low, high = np.percentile(sample, [25, 75])
-    robust = float(high - low) / 1.34
-    return 0.9 * (min(spread, robust) if robust > 0 else spread) * sample.size**-0.2
+    @property
+    def dominant(self) -> Mode:
+        """The mode with the most mass."""
+        return max(self.modes, key=lambda mode: mode.share)
 
 
-def density(sample: Sample, low: float, high: float, bandwidth: float) -> Density:
-    """Return the density on [low, high], reflected at both ends so that no mass is lost there."""
-    edges = np.linspace(low, high, N_BINS + 1)
-    counts = np.histogram(sample, edges)[0].astype(np.float64)
-    width = (high - low) / N_BINS
-    smooth = gaussian_filter1d(counts, max(bandwidth / width, 1e-6), mode="reflect", truncate=6.0)
-    return Density((edges[:-1] + edges[1:]) / 2, smooth / max(smooth.sum(), 1e-300), bandwidth)
+def silverman_bandwidth(binned: Binned) -> Values:
+    """Return Silverman's rule of thumb, 0.9·min(sd, IQR/1.34)·n^(-1/5).
+
+    sd alone where the IQR is no wider than a bin.
+    """
+    spread = binned.std()
+    robust = (binned.quantile(0.75) - binned.quantile(0.25)) / 1.34
+    narrow = robust * 1.34 <= binned.width
+    return 0.9 * np.where(narrow, spread, np.minimum(spread, robust)) * binned.size**-0.2
+
+
+def density(binned: Binned, bandwidth: Values | float) -> Values:
+    """Return the Gaussian kernel density at the bins' centres, [..., n_bins], summing to 1.
+
+    It is reflected at both ends of the axis, so that no mass is lost there: which is what damping
+    a cosine series does, exactly.
+    """
+    wave = np.pi * np.arange(binned.counts.shape[-1]) / (binned.high - binned.low)
+    damping = np.exp(-0.5 * (wave * np.asarray(bandwidth)[..., None]) ** 2)
+    smooth: Values = np.asarray(idct(dct(binned.counts, axis=-1) * damping, axis=-1))
+    peak = np.maximum(smooth.max(-1, keepdims=True), 1e-300)
+    smooth = np.maximum(np.round(smooth / peak, ROUNDING), 0.0)
+    return smooth / np.maximum(smooth.sum(-1, keepdims=True), 1e-300)
 
 
 def find_valley(
-    sample: Sample, low: float, high: float, *, min_share: float, bandwidth: float | None = None
+    binned: Binned, *, min_share: float, bandwidth: Bandwidth = silverman_bandwidth
 ) -> Valley:
     """Find the valley after the dominant mode (before it, when the dominant mode is the last).
 
     Args:
-        sample: values [N]; those outside [low, high] are not looked at.
-        low: left end of the axis.
-        high: right end of the axis.
+        binned: one sample.
         min_share: a mode with less of the mass than this is no mode.
-        bandwidth: of the kernel; Silverman's rule by default.
+        bandwidth: the rule for the kernel.
     """
-    inside = sample[(sample >= low) & (sample <= high)]
-    if inside.size == 0:
-        return Valley(None, (), 0.0)
-    width = silverman_bandwidth(inside) if bandwidth is None else bandwidth
-    curve = density(inside, low, high, max(width, 2 * (high - low) / N_BINS))
-    peaks, valleys = _merge_weak(curve.values, *_extrema(curve.values), min_share)
-    shares = _shares(curve.values, valleys)
+    row = Binned(binned.low, binned.high, binned.counts[None])
+    return find_valleys(row, min_share=min_share, bandwidth=bandwidth)[0]
+
+
+def find_valleys(
+    binned: Binned, *, min_share: float, bandwidth: Bandwidth = silverman_bandwidth
+) -> list[Valley]:
+    """Find the valley of each sample, [n_samples, n_bins], by its own bandwidth."""
+    if not binned.size.all():
+        return [Valley(None, (), 0.0) for _ in binned.counts]
+    width = np.maximum(bandwidth(binned), NARROWEST * binned.width)
+    curves, centres = density(binned, width), binned.centres
+    return [
+        _valley(curve, centres, min_share, float(one))
+        for curve, one in zip(curves, width, strict=True)
+    ]
+
+
+def _valley(curve: Values, centres: Values, min_share: float, bandwidth: float) -> Valley:
+    mass = np.concatenate([[0.0], curve.cumsum()])
+    peaks, valleys = _merge_weak(curve, mass, *_extrema(curve), min_share)
+    shares = _shares(mass, valleys)
     modes = tuple(
-        Mode(float(curve.centres[peak]), float(share))
-        for peak, share in zip(peaks, shares, strict=True)
+        Mode(float(centres[peak]), share) for peak, share in zip(peaks, shares, strict=True)
     )
     if len(modes) < 2:
-        return Valley(None, modes, curve.bandwidth)
-    dominant = int(np.argmax(shares))
-    cut = valleys[min(dominant, len(valleys) - 1)]
-    return Valley(float(curve.centres[cut]), modes, curve.bandwidth)
+        return Valley(None, modes, bandwidth)
+    cut = valleys[min(int(np.argmax(shares)), len(valleys) - 1)]
+    return Valley(float(centres[cut]), modes, bandwidth)
 
 
-def otsu_threshold(sample: Sample, low: float, high: float) -> float:
-    """Return the cut that maximises the variance between the two sides (Otsu, 1979)."""
-    counts, edges = np.histogram(sample, np.linspace(low, high, N_BINS + 1))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts).astype(np.float64)
-    above = counts.sum() - below
-    first = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = first / below - (first[-1] - first) / above
-        between = np.where((below > 0) & (above > 0), below * above * gap**2, -1.0)
-    # a gap without values scores the same at every cut inside it: take the first gap's middle
-    best = np.flatnonzero(np.isclose(between, between.max(), rtol=1e-12, atol=0))
-    ends = np.flatnonzero(np.diff(best) > 1)
-    last = best[ends[0]] if ends.size else best[-1]
-    return float((edges[best[0] + 1] + edges[last + 1]) / 2)
-
-
-def _extrema(values: Sample) -> tuple[list[int], list[int]]:
+def _extrema(values: Values) -> tuple[list[int], list[int]]:
     """Return indices of local maxima, and of the lowest point between neighbours."""
     steps = np.diff(np.concatenate([[-np.inf], values, [-np.inf]]))
-    rising, falling = steps[:-1] > 0, steps[1:] < 0
-    peaks: list[int] = []
-    start: int | None = None
-    for index in range(values.size):
-        if rising[index]:
-            start = index
-        if falling[index] and start is not None:
-            peaks.append((start + index) // 2)  # the middle of a plateau
-            start = None
+    moves = np.flatnonzero(steps)
+    rising = steps[moves] > 0
+    tops = np.flatnonzero(rising[:-1] & ~rising[1:])
+    # the middle of a plateau
+    peaks = [int(peak) for peak in (moves[tops] + moves[tops + 1] - 1) // 2]
     return peaks, [_lowest(values, left, right) for left, right in pairwise(peaks)]
 
 
-def _lowest(values: Sample, left: int, right: int) -> int:
+def _lowest(values: Values, left: int, right: int) -> int:
     window = values[left : right + 1]
     lowest = np.flatnonzero(window == window.min())
     return left + int(lowest[lowest.size // 2])
 
 
 def _merge_weak(
-    values: Sample, peaks: list[int], valleys: list[int], min_share: float
+    values: Values, mass: Values, peaks: list[int], valleys: list[int], min_share: float
 ) -> tuple[list[int], list[int]]:
     """Merge neighbouring peaks until each is separated by a real valley and has enough mass."""
     peaks, valleys = list(peaks), list(valleys)
@@ -147,7 +145,7 @@ def _merge_weak(
             values[cut] / min(values[peaks[i]], values[peaks[i + 1]])
             for i, cut in enumerate(valleys)
         ]
-        shares = _shares(values, valleys)
+        shares = _shares(mass, valleys)
         small = [i for i, share in enumerate(shares) if share < min_share]
         if max(flatness) > FLAT_RATIO:
             cut = int(np.argmax(flatness))
@@ -162,6 +160,6 @@ def _merge_weak(
     return peaks, valleys
 
 
-def _shares(values: Sample, valleys: list[int]) -> list[float]:
-    ends = [0, *valleys, values.size]
-    return [float(values[start:end].sum()) for start, end in pairwise(ends)]
+def _shares(mass: Values, valleys: list[int]) -> list[float]:
+    """Return the mass between valleys, from its running sum [n_bins + 1]."""
+    return np.diff(mass[[0, *valleys, mass.size - 1]]).tolist()

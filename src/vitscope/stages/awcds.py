@@ -12,10 +12,16 @@ from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import read_table, write_table
 from vitscope.images.sources import ImageRef
 from vitscope.images.subset import pick_images
-from vitscope.scope.awcds import norm_spectrum, token_awcds
+from vitscope.scope.awcds import norm_spectrum, token_scope
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
+
+COLUMNS = ("norms", "awcds", "scored", "active")
+"""What a chunk keeps of every token, image by image."""
+
+TOKENS_AT_ONCE = 2048
+"""Tokens whose codes are held at a time: with 49,152 features 400 MB."""
 
 
 def run_awcds(context: Context) -> StageOutcome:
@@ -27,9 +33,10 @@ def run_awcds(context: Context) -> StageOutcome:
         cds = torch.from_numpy(read_table(run.features)["cds"].astype(np.float64))
         reduce = partial(_weigh_chunk, context, cds)
         done = pass_over(context, "awcds", fingerprint, refs, context.plain_view, reduce)
-        norms = torch.cat([part["norms"] for part in done.parts]).numpy()
-        values = torch.cat([part["awcds"] for part in done.parts]).numpy()
-        spectrum = norm_spectrum(norms, values, study.awcds.bins)
+        norms, values, scored, active = (
+            torch.cat([part[name] for part in done.parts]).numpy() for name in COLUMNS
+        )
+        spectrum = norm_spectrum(norms, values, scored, active, study.awcds.bins, seed=study.seed)
         path = run.columns("awcds")
         write_table(path, asdict(spectrum), {"stage": "awcds", "fingerprint": fingerprint})
         outlier = norms > read_tau(context)
@@ -37,6 +44,9 @@ def run_awcds(context: Context) -> StageOutcome:
             "on_outliers": _mean(values[outlier]),
             "on_others": _mean(values[~outlier]),
             "undefined": int(np.isnan(values).sum()),
+            "undefined_on_outliers": int(np.isnan(values[outlier]).sum()),
+            "silent": int((active == 0).sum()),
+            "scored_share": float(scored.sum() / active.sum()) if active.any() else None,
             "tokens": norms.size,
         }
         return StageOutput([path], summary | done.rates)
@@ -59,10 +69,16 @@ def _weigh_chunk(
     context: Context, cds: Tensor, chunk: Sequence[ImageRef], batches: Batches
 ) -> dict[str, Tensor]:
     del chunk
-    norms: list[Tensor] = []
-    values: list[Tensor] = []
+    found: dict[str, list[Tensor]] = {name: [] for name in COLUMNS}
     for batch in batches:
-        rows = batch.tokens.patch.float().reshape(-1, batch.tokens.patch.shape[-1])
-        norms.append(rows.norm(dim=-1).double().cpu())
-        values.append(token_awcds(context.sae.encode(rows), cds.to(rows.device)).cpu())
-    return {"norms": torch.cat(norms), "awcds": torch.cat(values)}
+        patch = batch.tokens.patch.float()
+        rows = patch.reshape(-1, patch.shape[-1])
+        parts = [
+            token_scope(context.sae.encode(some), cds.to(rows.device))
+            for some in rows.split(TOKENS_AT_ONCE)
+        ]
+        found["norms"].append(patch.norm(dim=-1).double().cpu())
+        for name in COLUMNS[1:]:
+            column = torch.cat([getattr(part, name) for part in parts])
+            found[name].append(column.reshape(patch.shape[:2]).cpu())
+    return {name: torch.cat(columns) for name, columns in found.items()}

@@ -20,7 +20,8 @@ from vitscope.images.sources import ImageRef
 from vitscope.images.verify import VerifiedImages, read_image_table
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits, load_sae
-from vitscope.scope.views import Overlap, plain_view, shifted_views
+from vitscope.scope.instability_settings import compared_overlaps
+from vitscope.scope.views import plain_view, shifted_views
 from vitscope.study import Study
 
 
@@ -78,7 +79,7 @@ class Context:
         """
         choose_device(self.study.backbone.device)
         site = self.backbone.site
-        Overlap(site.grid, self.study.scope.shift)
+        compared_overlaps(site.grid, self.study.scope.shift, self.study.instability)
         if self.study.sae.path is not None:
             check_fits(load_sae(self.study.sae.path), site)
 

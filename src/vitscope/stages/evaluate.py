@@ -13,7 +13,7 @@ from vitscope.artifacts.tables import write_table
 from vitscope.images.sources import ImageRef
 from vitscope.metrics.activity import FeatureActivity
 from vitscope.metrics.reconstruction import ReconstructionSums
-from vitscope.scope.exemplars import NO_IMAGE, TopImages
+from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
@@ -44,6 +44,7 @@ def run_evaluate(context: Context) -> StageOutcome:
             "cosine_all": metrics.all.cosine,
             "cosine_outlier": metrics.outlier.cosine,
             "silent_share": float((~fired).double().mean()),
+            "forward_views": len(refs),
         }
         files = [run.exemplars, run.columns("activity"), run.table("reconstruction")]
         return StageOutput(files, summary | done.rates)
@@ -65,14 +66,15 @@ def _evaluate_chunk(
     sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
     for batch in batches:
         patch = batch.tokens.patch.float()
-        rows = patch.reshape(-1, patch.shape[-1])
-        codes = sae.encode(rows)
-        outlier = rows.norm(dim=-1) > tau
-        sums.update(rows, sae.decode(codes), codes, outlier)
-        activity.update(codes, outlier)
-        strongest = codes.reshape(*patch.shape[:2], -1).amax(1)
-        top.update(strongest, torch.tensor(batch.indices) + start)
-    exemplars = {"top.activation": top.activation, "top.image": top.image}
+        for some in codes_that_fit(len(patch), patch.shape[1], sae.n_features):
+            rows = patch[some].reshape(-1, patch.shape[-1])
+            codes = sae.encode(rows)
+            outlier = rows.norm(dim=-1) > tau
+            sums.update(rows, sae.decode(codes), codes, outlier)
+            activity.update(codes, outlier)
+            strongest = codes.reshape(-1, patch.shape[1], sae.n_features).amax(1)
+            top.update(strongest, torch.tensor(batch.indices[some]) + start)
+    exemplars = {"top.entries": top.entries.cpu()}
     return exemplars | sums.to_tensors() | activity.to_tensors()
 
 
@@ -87,7 +89,7 @@ def _merge(
     top = TopImages.empty(sae.n_features, k)
     sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
     for part in parts:
-        top.merge(TopImages(part["top.activation"], part["top.image"]))
+        top.merge(TopImages(part["top.entries"]))
         sums.merge(ReconstructionSums.from_tensors(part))
         activity.merge(FeatureActivity.from_tensors(part))
     return top, sums, activity

@@ -13,7 +13,8 @@ from vitscope.artifacts.tables import write_table
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.sources import ImageRef
 from vitscope.images.subset import pick_images
-from vitscope.scope.outliers import propose_tau
+from vitscope.scope.outliers import SMALLEST_NORM, propose_tau
+from vitscope.scope.tau_evidence import tau_evidence
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 
@@ -28,11 +29,16 @@ def run_outliers(context: Context) -> StageOutcome:
     def body(fingerprint: str) -> StageOutput:
         refs = pick_images(context.eval_refs(), settings.images, study.seed)
         done = pass_over(context, "outliers", fingerprint, refs, context.plain_view, _norms)
-        norms = torch.cat([part["norms"] for part in done.parts]).double().numpy().ravel()
-        threshold = propose_tau(norms, settings, known=known, seed=study.seed)
-        counts, edges = np.histogram(np.log10(np.maximum(norms, 1e-12)), N_NORM_BINS)
+        norms = torch.cat([part["norms"] for part in done.parts]).double().numpy()
+        threshold = propose_tau(norms, settings, known=known)
+        evidence = tau_evidence(norms, threshold, settings, seed=study.seed, known=known)
+        counts, edges = np.histogram(np.log10(np.maximum(norms, SMALLEST_NORM)), N_NORM_BINS)
         table, histogram = run.table("outliers"), run.columns("norm_histogram")
-        write_json(table, asdict(threshold) | {"n_images": len(refs), "n_tokens": norms.size})
+        write_json(
+            table,
+            asdict(threshold)
+            | {"n_images": len(refs), "n_tokens": norms.size, "evidence": asdict(evidence)},
+        )
         write_table(
             histogram,
             {"log10_low": edges[:-1], "log10_high": edges[1:], "n_tokens": counts},

@@ -8,7 +8,9 @@ import numpy as np
 from vitscope.artifacts.atomic import write_json
 from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import read_table, write_table
+from vitscope.backbones.zoo import ZOO
 from vitscope.scope.cds import FeatureScores, summarise_pairs
+from vitscope.scope.gamma_evidence import gamma_evidence
 from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.settings import Missing
 from vitscope.scope.views import Overlap
@@ -18,6 +20,10 @@ from vitscope.stages.score import read_pairs
 READINGS: tuple[Missing, ...] = ("max", "drop", "zero")
 
 
+PAPER_GAMMA = {"clip-b16": 0.14, "clip-l14": 0.20, "clip-l14-336": 0.13}
+"""γ of the paper's Table 4, found for its own SAEs: shown beside ours, never used."""
+
+
 def run_partition(context: Context) -> StageOutcome:
     """Average the pairs, find γ, and write the table of features."""
     study, run = context.study, context.run
@@ -25,8 +31,9 @@ def run_partition(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         scores = read_scores(context)
-        partition = partition_features(
-            scores.cds, gamma=settings.gamma, unscored=settings.unscored, seed=study.seed
+        partition = partition_features(scores.cds, gamma=settings.gamma, unscored=settings.unscored)
+        evidence = gamma_evidence(
+            scores.cds, partition, seed=study.seed, paper=_paper_gamma(context)
         )
         write_table(
             run.features,
@@ -42,7 +49,8 @@ def run_partition(context: Context) -> StageOutcome:
         )
         by_reading = {reading: _sizes(context, scores, reading) for reading in READINGS}
         summary = _describe(partition)
-        write_json(run.table("partition"), summary | {"by_missing": by_reading})
+        table = summary | {"by_missing": by_reading, "evidence": asdict(evidence)}
+        write_json(run.table("partition"), table)
         return StageOutput([run.features, run.table("partition")], summary)
 
     return context.finish(
@@ -75,11 +83,16 @@ def _sizes(context: Context, scores: FeatureScores, reading: Missing) -> dict[st
     settings, cds = context.study.scope, getattr(scores, f"cds_{reading}")
     if not np.isfinite(cds).any():
         return {"gamma": None, "low": 0, "high": 0, "unscored": len(cds)}
-    split = partition_features(
-        cds, gamma=settings.gamma, unscored=settings.unscored, seed=context.study.seed
-    )
+    split = partition_features(cds, gamma=settings.gamma, unscored=settings.unscored)
     sizes = {name: len(getattr(split, name)) for name in ("low", "high", "unscored")}
     return {"gamma": split.gamma, "source": split.source, **sizes}
+
+
+def _paper_gamma(context: Context) -> float | None:
+    name = context.study.backbone.name
+    # of the block that the paper took
+    at_its_layer = name in ZOO and ZOO[name].layer == context.backbone.site.layer
+    return PAPER_GAMMA.get(name) if at_its_layer else None
 
 
 def _describe(partition: Partition) -> dict[str, Any]:

@@ -8,6 +8,7 @@ PURPOSES: dict[str, str] = {
     "evaluate": "reconstruction, feature activity, exemplars",
     "score": "Earth Mover's Distance of every exemplar pair",
     "partition": "CDS of every feature; γ; low and high",
+    "stability": "would another choice score and split the features alike?",
     "instability": "how far attention moves, outliers against others",
     "awcds": "activation-weighted CDS over the norm spectrum",
     "report": "one self-contained page",

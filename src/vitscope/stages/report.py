@@ -27,14 +27,16 @@ from vitscope.report.gallery import (
 )
 from vitscope.report.page import write_report
 from vitscope.scope.awcds import NormSpectrum
+from vitscope.scope.evidence import Evidence
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.partition import partition_features
 from vitscope.stages.context import Context, StageOutcome
-from vitscope.stages.instability import summarise_readings
+from vitscope.stages.instability_table import read_instability
 from vitscope.stages.partition import read_scores
+from vitscope.stages.stability import read_stability
 
-BEFORE = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "instability",
-          "awcds")  # fmt: skip
+BEFORE = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "stability",
+          "instability", "awcds")  # fmt: skip
 NEEDED = tuple(name for name in BEFORE if name != "extract")
 
 Table = Mapping[str, NDArray[Any]]
@@ -67,10 +69,11 @@ def gather(context: Context) -> ReportData:
     study, run = context.study, context.run
     scores = read_scores(context)
     partition = partition_features(
-        scores.cds, gamma=study.scope.gamma, unscored=study.scope.unscored, seed=study.seed
+        scores.cds, gamma=study.scope.gamma, unscored=study.scope.unscored
     )
     choice = choose_gallery(scores, partition, minimum_pairs(study.scope.top_images))
-    instability = read_json(run.table("instability"))
+    instability = read_instability(run.table("instability"))
+    gamma, tau = read_json(run.table("partition")), read_json(run.table("outliers"))
     trained = study.sae.path is None
     splits = ("train",) if study.images.eval is None else ("train", "eval")
     skipped = [(bad.id, bad.reason) for split in splits for bad in context.images(split).skipped]
@@ -89,12 +92,15 @@ def gather(context: Context) -> ReportData:
         scores=scores,
         columns=read_table(run.columns("activity")),
         partition=partition,
-        partition_by_missing=_by_missing(read_json(run.table("partition"))),
-        tau=_threshold(read_json(run.table("outliers"))),
+        partition_by_missing=_by_missing(gamma),
+        gamma_evidence=Evidence.from_table(gamma["evidence"]),
+        tau=_threshold(tau),
+        tau_evidence=Evidence.from_table(tau["evidence"]),
         norm_histogram=_histogram(read_table(run.columns("norm_histogram"))),
-        instability=tuple(summarise_readings(read_table(run.outliers))),
-        n_instability_images=int(instability["n_images"]),
-        diameter=float(instability["diameter"]),
+        instability=instability.rows,
+        n_instability_images=instability.n_images,
+        diameter=instability.diameter,
+        stability=tuple(read_stability(run)),
         spectrum=NormSpectrum(**_only(NormSpectrum, read_table(run.columns("awcds")))),
         choice=choice,
         gallery=_gallery(context, choice),
@@ -139,7 +145,6 @@ def _by_missing(table: Mapping[str, Any]) -> dict[str, PartitionSizes]:
 
 def _threshold(table: Mapping[str, Any]) -> OutlierThreshold:
     values = _only(OutlierThreshold, table)
-    values["p_value"] = _number(values["p_value"])
     values["mode_peaks"] = tuple(values["mode_peaks"])
     return OutlierThreshold(**values)
 

@@ -1,6 +1,6 @@
 """Stage «score»: EMD of every exemplar pair under Shifted Context Crop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,15 @@ from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import read_table, write_table
 from vitscope.images.parallel import worker_count
 from vitscope.images.sources import ImageRef
+from vitscope.scope.pair_maps import PairMaps
 from vitscope.scope.pairs import PairScores
-from vitscope.scope.scoring import Wanted, sampled_features, score_views, wanted_by_image
+from vitscope.scope.scoring import (
+    Wanted,
+    ordered_pairs,
+    sampled_features,
+    score_stream,
+    wanted_by_image,
+)
 from vitscope.scope.views import Overlap
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
@@ -36,9 +43,7 @@ def run_score(context: Context) -> StageOutcome:
         reduce = partial(_score_chunk, context, wanted, overlap)
         refs = [every[image] for image in wanted]
         done = pass_over(context, "score", fingerprint, refs, context.shifted_views, reduce)
-        pairs = PairScores.joined(
-            [PairScores.empty(), *(_from_tensors(part) for part in done.parts)]
-        )
+        pairs = _joined(context, done.parts, overlap)
         source = {"stage": "score", "fingerprint": fingerprint, "diameter": overlap.diameter}
         write_pairs(run.pairs, pairs, every, source)
         summary = {
@@ -53,7 +58,7 @@ def run_score(context: Context) -> StageOutcome:
     return context.finish(
         "score",
         settings=study.scope.model_dump(
-            include={"shift", "null_draws", "sample_features", "resize"}
+            include={"shift", "null_draws", "cross_null", "sample_features", "resize"}
         ),
         after=("images", "train", "evaluate"),
         extra_inputs={"backbone": context.backbone_digest},
@@ -82,26 +87,31 @@ def _score_chunk(
     chunk: Sequence[ImageRef],
     batches: Batches,
 ) -> dict[str, Tensor]:
-    scored: list[PairScores] = []
-    for batch in batches:
-        refs = [chunk[index] for index in batch.indices]
-        scores = score_views(
-            context.sae,
-            batch.tokens.patch.float(),
-            [context.eval_positions[ref.id] for ref in refs],
-            [ref.id for ref in refs],
-            wanted,
-            overlap,
-            null_draws=context.study.scope.null_draws,
-            seed=context.study.seed,
-            workers=worker_count(context.study.images.workers),
-        )
-        scored.append(scores)
-    return {
-        f.name: torch.from_numpy(np.concatenate([getattr(s, f.name) for s in scored]))
-        for f in fields(PairScores)
-    }
+    def encoded() -> Iterator[tuple[Tensor, list[int], list[str]]]:
+        for batch in batches:
+            ids = [chunk[index].id for index in batch.indices]
+            positions = [context.eval_positions[name] for name in ids]
+            yield batch.tokens.patch.float(), positions, ids
+
+    pairs, maps = score_stream(
+        context.sae,
+        encoded(),
+        wanted,
+        overlap,
+        null_draws=context.study.scope.null_draws,
+        seed=context.study.seed,
+        workers=worker_count(context.study.images.workers),
+    )
+    columns = {f.name: torch.from_numpy(getattr(pairs, f.name)) for f in fields(PairScores)}
+    return columns | (maps.to_tensors() if context.study.scope.cross_null else {})
 
 
-def _from_tensors(part: Mapping[str, Tensor]) -> PairScores:
-    return PairScores(**{f.name: part[f.name].numpy() for f in fields(PairScores)})
+def _joined(context: Context, parts: list[dict[str, Tensor]], overlap: Overlap) -> PairScores:
+    """Order the pairs of all chunks, and compare across images."""
+    chunks = [
+        PairScores(**{f.name: part[f.name].numpy() for f in fields(PairScores)}) for part in parts
+    ]
+    pairs, maps = PairScores.concatenated([PairScores.empty(), *chunks]), None
+    if chunks and context.study.scope.cross_null:
+        maps = PairMaps.joined([PairMaps.from_tensors(part, overlap.side) for part in parts])
+    return ordered_pairs(pairs, maps, workers=worker_count(context.study.images.workers))

@@ -1,0 +1,113 @@
+"""A threshold on a histogram: where it is, how far it may move, and where others would cut."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from vitscope.figures.style import INK, MUTED, PAPER, SMALL_PT
+from vitscope.scope.evidence import Alternative, Evidence
+
+NAMES = {
+    "valley": "valley",
+    "otsu": "Otsu",
+    "mixture": "mixture",
+    "percentile": "percentile",
+    "paper": "paper",
+}
+"""How an alternative is called on the page."""
+
+HIGHEST, STEP = 0.87, 0.1
+"""Where labels of alternatives start, as a share of the height, and how far they are apart."""
+
+CLOSE = 0.01
+"""An alternative nearer to the threshold than this share of the axis is not told apart from it."""
+
+LABEL = 0.34
+"""Share of the axis that a label takes."""
+
+
+def mark_threshold(
+    ax: Axes,
+    threshold: float,
+    text: str,
+    evidence: Evidence,
+    write: Callable[[float], str],
+) -> None:
+    """Draw ``threshold`` with its interval shaded, and every alternative that differs from it.
+
+    The axis must have its limits. Thresholds off the axis are not drawn.
+
+    Args:
+        ax: the histogram's axes, linear or logarithmic in x.
+        threshold: the one that was used; not drawn where it is NaN.
+        text: beside its line.
+        evidence: its interval and alternatives.
+        write: how a threshold is written.
+    """
+    limits = ax.get_xlim()
+    low, high = evidence.interval.low, evidence.interval.high
+    if np.isfinite(low):
+        ax.axvspan(max(low, limits[0]), min(high, limits[1]), color=INK, alpha=0.13, lw=0)
+    place = _place(ax, threshold)
+    if 0 <= place <= 1:
+        _draw(ax, threshold, text, INK, level=1.0, left=place > 1 - LABEL)
+    for index, other in enumerate(told_apart(ax, threshold, evidence.alternatives)):
+        at = _place(ax, other.threshold)
+        # away from the threshold, where there is room
+        left = at > LABEL if at < place else at > 1 - LABEL
+        level = HIGHEST - STEP * index
+        words = f"{NAMES[other.name]} {write(other.threshold)}"
+        _draw(ax, other.threshold, words, MUTED, level=level, left=left, dashes=(4, 3))
+    ax.set_xlim(limits)
+
+
+def _draw(
+    ax: Axes,
+    x: float,
+    text: str,
+    colour: str,
+    *,
+    level: float,
+    left: bool,
+    dashes: tuple[int, int] | None = None,
+) -> None:
+    """Draw a line up to ``level`` of the height with ``text``, on paper, beside its end."""
+    style = "-" if dashes is None else (0, dashes)
+    ax.axvline(x, ymax=level, color=colour, lw=1.2, ls=style)
+    ax.annotate(
+        text,
+        (x, level),
+        xycoords=("data", "axes fraction"),
+        xytext=(-5 if left else 5, -2),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top",
+        fontsize=SMALL_PT,
+        color=colour,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
+    )
+
+
+def told_apart(
+    ax: Axes, threshold: float, alternatives: Sequence[Alternative]
+) -> list[Alternative]:
+    """Return the alternatives on the axis that are not where the threshold is, left to right."""
+    chosen = _place(ax, threshold)
+    places = [(_place(ax, other.threshold), other) for other in alternatives]
+    shown = [
+        (place, other)
+        for place, other in places
+        if 0 <= place <= 1 and not abs(place - chosen) < CLOSE
+    ]
+    return [other for _, other in sorted(shown, key=lambda pair: (pair[0], pair[1].name))]
+
+
+def _place(ax: Axes, x: float) -> float:
+    """Return where ``x`` is on the axis, 0 to 1 within its limits; NaN where it is nowhere."""
+    low, high = ax.get_xlim()
+    if ax.get_xscale() == "log":
+        if not x > 0:
+            return float("nan")
+        low, high, x = np.log(low), np.log(high), np.log(x)
+    return float((x - low) / (high - low))

@@ -1,0 +1,47 @@
+"""What the page shows of the attention instability, and in which order."""
+
+from dataclasses import dataclass
+
+from vitscope.report.data import ReportData
+from vitscope.scope.instability_summary import ReadingInstability
+
+MEMBERSHIPS = {
+    "either": "either view",
+    "first": "the first view",
+    "both": "both views",
+}
+"""Membership -> where a token's norm exceeds τ, in words."""
+
+
+@dataclass(frozen=True)
+class InstabilityView:
+    """The rows of the run, sorted for the page.
+
+    Attributes:
+        shifts: compared, ascending.
+        shown: every shift and reading under the membership of the settings, by shift.
+        own: of these, the study's own shift.
+        by_membership: the study's own shift under every membership, which ``received`` ignores.
+        where: where a token's norm exceeds τ, in words, by membership.
+    """
+
+    shifts: tuple[int, ...]
+    shown: tuple[ReadingInstability, ...]
+    own: tuple[ReadingInstability, ...]
+    by_membership: tuple[ReadingInstability, ...]
+    where: dict[str, str]
+
+
+def instability_view(data: ReportData) -> InstabilityView:
+    """Sort the rows of ``data``: the reading of the settings comes first."""
+    first = data.outliers.attention
+    rows = sorted(data.instability, key=lambda r: (r.shift, r.reading != first))
+    shown = tuple(r for r in rows if r.membership == data.outliers.membership)
+    at_own = [r for r in rows if r.shift == data.scope.shift]
+    return InstabilityView(
+        shifts=tuple(sorted({r.shift for r in rows})),
+        shown=shown,
+        own=tuple(r for r in shown if r.shift == data.scope.shift),
+        by_membership=tuple(r for r in at_own if r.reading != "received"),
+        where=MEMBERSHIPS,
+    )

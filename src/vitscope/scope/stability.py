@@ -1,0 +1,169 @@
+"""How firm is a score? The same features under another choice: do ranks and groups stay?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from vitscope.draws import draw_key, generator
+from vitscope.scope.cds import summarise_pairs
+from vitscope.scope.pairs import PairScores
+from vitscope.scope.partition import partition_features
+from vitscope.scope.settings import ScopeSettings
+
+N_BOOTSTRAP = 200
+"""Resamples of the features behind an interval."""
+
+LEAST_FEATURES = 10
+"""With fewer features in common, nothing is said but their number."""
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two scores of the same features; intervals are 95 %, by bootstrap over features.
+
+    All but ``n`` is NaN with fewer than ``LEAST_FEATURES`` in common.
+
+    Attributes:
+        change: what differs between the two, in words.
+        n: features with both scores.
+        spearman: rank correlation. Features that share one true score, as perfectly local ones do,
+            have no true order, so that 1 is out of reach for any repetition.
+        spearman_low: lower end of its interval.
+        spearman_high: upper end.
+        mean_shift: mean of (other - one).
+        mean_gap: mean of |other - one|.
+        gamma: γ of the first.
+        other_gamma: γ of the other, found anew.
+        same_group: share of features that stay in their group.
+        kappa: Cohen's: 1 is the same partition, 0 what chance gives. NaN where a group is empty.
+        kappa_low: lower end of its interval.
+        kappa_high: upper end.
+        high_overlap: features high in both, of those high in either (Jaccard).
+    """
+
+    change: str
+    n: int
+    spearman: float
+    spearman_low: float
+    spearman_high: float
+    mean_shift: float
+    mean_gap: float
+    gamma: float
+    other_gamma: float
+    same_group: float
+    kappa: float
+    kappa_low: float
+    kappa_high: float
+    high_overlap: float
+
+
+def agreement(
+    change: str, one: Column, other: Column, *, gamma: float | None = None, seed: int = 0
+) -> Agreement:
+    """Compare two scores of the same features, NaN where there is none.
+
+    Args:
+        change: what differs, in words.
+        one: [m], in [0, 1].
+        other: [m], in [0, 1].
+        gamma: γ by hand for both; None finds each score's own.
+        seed: of the bootstrap.
+    """
+    common = np.isfinite(one) & np.isfinite(other)
+    if common.sum() < LEAST_FEATURES:
+        return Agreement(change, int(common.sum()), *[float("nan")] * (len(fields(Agreement)) - 2))
+    one, other = one[common], other[common]
+    gammas = [partition_features(s, gamma=gamma).gamma for s in (one, other)]
+    high = one > gammas[0], other > gammas[1]
+    random = generator(seed, "stability", change)
+    draws = random.integers(0, one.size, (N_BOOTSTRAP, one.size))
+    ranks = [spearman(one[rows], other[rows]) for rows in draws]
+    kappas = [cohens_kappa(high[0][rows], high[1][rows]) for rows in draws]
+    either = int((high[0] | high[1]).sum())
+    return Agreement(
+        change=change,
+        n=int(one.size),
+        spearman=spearman(one, other),
+        spearman_low=_percentile(ranks, 2.5),
+        spearman_high=_percentile(ranks, 97.5),
+        mean_shift=float((other - one).mean()),
+        mean_gap=float(np.abs(other - one).mean()),
+        gamma=gammas[0],
+        other_gamma=gammas[1],
+        same_group=float((high[0] == high[1]).mean()),
+        kappa=cohens_kappa(*high),
+        kappa_low=_percentile(kappas, 2.5),
+        kappa_high=_percentile(kappas, 97.5),
+        high_overlap=int((high[0] & high[1]).sum()) / either if either else float("nan"),
+    )
+
+
+def within_run(
+    pairs: PairScores,
+    image_ids: list[str],
+    n_features: int,
+    diameter: float,
+    settings: ScopeSettings,
+    seed: int,
+) -> Iterator[Agreement]:
+    """Yield how a run's score compares with what its own pairs give under other choices.
+
+    Args:
+        pairs: every scored pair.
+        image_ids: the exemplar image of each.
+        n_features: m.
+        diameter: D_grid in patches.
+        settings: the run's choices.
+        seed: of the bootstrap, and of the halves of the images.
+    """
+
+    def cds(rows: NDArray[np.bool_] | slice, missing: str = settings.missing) -> Column:
+        chosen = pairs.take(np.arange(len(pairs.feature))[rows])
+        scores = summarise_pairs(chosen, n_features, diameter, settings.missing)
+        return getattr(scores, f"cds_{missing}")
+
+    def variants() -> Iterator[tuple[str, Column, Column]]:
+        base = cds(slice(None))
+        k = settings.top_images
+        for fewer in sorted({k // 2, k // 4} - {0, k}, reverse=True):
+            yield f"{fewer} exemplars instead of {k}", base, cds(pairs.rank < fewer)
+        half = np.asarray([draw_key(seed, "half", name) % 2 == 0 for name in image_ids], bool)
+        yield "exemplars of one half of the images, of the other", cds(half), cds(~half)
+        for missing in ("max", "drop", "zero"):
+            if missing != settings.missing:
+                yield (
+                    f"a miss counts «{missing}», not «{settings.missing}»",
+                    base,
+                    cds(slice(None), missing),
+                )
+        relative = summarise_pairs(pairs, n_features, diameter, settings.missing).relative
+        yield "divided by the relocation null (at most 1)", base, np.minimum(relative, 1.0)
+
+    for change, one, other in variants():
+        yield agreement(change, one, other, gamma=settings.gamma, seed=seed)
+
+
+def spearman(one: Column, other: Column) -> float:
+    """Return the rank correlation, ties at their mean rank; NaN where one side does not vary."""
+    a, b = (rankdata(values) for values in (one, other))
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else float("nan")
+
+
+def cohens_kappa(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Return chance-corrected agreement of two groupings in two; NaN where chance gives 1."""
+    observed = float((one == other).mean())
+    p, q = float(one.mean()), float(other.mean())
+    expected = p * q + (1 - p) * (1 - q)
+    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+
+
+def _percentile(values: list[float], percent: float) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.percentile(finite, percent)) if finite else float("nan")
