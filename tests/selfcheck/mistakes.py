@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitscope.backbones.planted.attention import WrittenAttention
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.scope import pairs, scoring
+from vitscope.scope import instability, pairs, scoring
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.exemplars import TopImages
 from vitscope.scope.outliers import OutlierThreshold
@@ -49,11 +49,12 @@ def _both_views_transposed(patch: MonkeyPatch) -> None:
 def _mass_not_normalised(patch: MonkeyPatch) -> None:
     honest_emd = pairs.emd
 
-    def unscaled(a: SparseMaps, b: SparseMaps, **options: Any) -> Any:
-        mass = np.add.reduceat(a.values, a.offsets[:-1])
-        return honest_emd(a, b, **options) * mass
+    def unscaled(a: Any, b: Any, **options: Any) -> Any:
+        dense = a.dense() if isinstance(a, SparseMaps) else a
+        return honest_emd(a, b, **options) * dense.sum((1, 2))
 
-    patch.setattr(pairs, "emd", unscaled)
+    for module in (pairs, instability):
+        patch.setattr(module, "emd", unscaled)
 
 
 def _exemplars_shuffled(patch: MonkeyPatch) -> None:

@@ -1,13 +1,13 @@
 """A pass over the evaluation images in chunks: forward once, keep each chunk's result on disk."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL.Image import Image
 from torch import Tensor
 
 from vitscope.activations.chunks import ChunkedEncoding
-from vitscope.activations.forward import EncodedBatch, PassClock
+from vitscope.activations.forward import EncodedBatch, PassClock, ReadingSettings
 from vitscope.artifacts.parts import resumable_map
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
@@ -40,26 +40,54 @@ def pass_over(
 
     ``reduce`` is called with the chunk's references; a batch's ``indices`` point into them.
     """
-    clock = PassClock()
+    clock, reading = PassClock(), context.reading
+    parts = list(
+        stream_parts(
+            context, stage, fingerprint, refs, prepare, reduce, reading=reading, clock=clock
+        )
+    )
+    return ChunkedPass(parts, clock.rates(reading.workers))
+
+
+def stream_parts(
+    context: Context,
+    stage: str,
+    fingerprint: str,
+    refs: Sequence[ImageRef],
+    prepare: Callable[[Image], Tensor],
+    reduce: Reduce,
+    *,
+    reading: ReadingSettings,
+    clock: PassClock,
+) -> Generator[dict[str, Tensor]]:
+    """Yield what ``reduce`` makes of each chunk of ``refs``, in order, through the disk.
+
+    Args:
+        context: the study in progress.
+        stage: whose parts they are.
+        fingerprint: of the stage; parts of another are computed anew.
+        refs: the images.
+        prepare: image -> bytes of its views.
+        reduce: called with a chunk's references and its batches, whose ``indices`` point into them.
+        reading: how the images are read.
+        clock: accumulates where the time goes.
+    """
     with (
         track(stage, len(refs), "images") as progress,
         ChunkedEncoding(
             context.backbone,
             refs,
             prepare,
-            context.reading,
+            reading,
             chunk_images=CHUNK_IMAGES,
             clock=clock,
             progress=progress,
         ) as encoding,
     ):
-        parts = list(
-            resumable_map(
-                context.run.parts(stage),
-                fingerprint,
-                encoding.chunks,
-                lambda chunk: reduce(refs[chunk.start : chunk.stop], encoding.batches(chunk)),
-                on_reuse=lambda chunk: progress.skip(len(chunk)),
-            )
+        yield from resumable_map(
+            context.run.parts(stage),
+            fingerprint,
+            encoding.chunks,
+            lambda chunk: reduce(refs[chunk.start : chunk.stop], encoding.batches(chunk)),
+            on_reuse=lambda chunk: progress.skip(len(chunk)),
         )
-    return ChunkedPass(parts, clock.rates(context.reading.workers))

@@ -23,11 +23,10 @@ from vitscope.scope.instability_maps import read_maps
 from vitscope.scope.instability_settings import compared_overlaps, parse_shifts, parse_tokens
 from vitscope.scope.instability_summary import ReadingInstability
 from vitscope.scope.views import Overlap, shifted_views
-from vitscope.stages.chunked import Batches
+from vitscope.stages.chunked import Batches, stream_parts
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.instability_table import write_parts
 from vitscope.stages.outliers import read_tau
-from vitscope.stages.part_stream import stream_parts
 from vitscope.study import Study
 
 IMAGES_PER_CALL = 8
