@@ -23,6 +23,7 @@ from vitscope.activations.forward import ReadingSettings
 from vitscope.activations.sampling import ActivationSettings
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.pixels import standardise
+from vitscope.backbones.precision import matmul_precision
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.generated import write_generated_images
@@ -102,8 +103,6 @@ def made_up_photographs(folder: Path, n: int) -> Path:
 
 @torch.inference_mode()
 def bare_forward(backbone: TimmBackbone, pixels: list[torch.Tensor]) -> None:
-    from vitscope.backbones.precision import matmul_precision  # noqa: PLC0415
-
     for batch in pixels:
         with matmul_precision(backbone.precision, backbone.device):
             backbone.model.forward_intermediates(

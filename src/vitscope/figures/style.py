@@ -69,9 +69,19 @@ def label_axes(ax: Axes, *, x: str | None = None, y: str | None = None) -> None:
 
 
 def mark_x(
-    ax: Axes, x: float, text: str, *, dashed: bool = False, left: bool = False, level: float = 1.0
+    ax: Axes,
+    x: float,
+    text: str,
+    *,
+    dashed: bool = False,
+    left: bool = False,
+    level: float = 1.0,
+    on_paper: bool = False,
 ) -> None:
-    """Draw a vertical line at ``x`` up to ``level`` of the height, with ``text`` beside its end."""
+    """Draw a vertical line at ``x`` up to ``level`` of the height, with ``text`` beside its end.
+
+    ``on_paper`` lays paper under the text, where there may be marks below it.
+    """
     ax.axvline(
         x, ymax=level, color=MUTED if dashed else INK, lw=1.2, ls=(0, (4, 3)) if dashed else "-"
     )
@@ -85,6 +95,9 @@ def mark_x(
         va="top",
         fontsize=SMALL_PT,
         color=MUTED if dashed else INK,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+        if on_paper
+        else None,
     )
 
 

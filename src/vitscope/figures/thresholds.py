@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from vitscope.figures.style import INK, MUTED, PAPER, SMALL_PT
+from vitscope.figures.style import INK, mark_x
 from vitscope.scope.evidence import Alternative, Evidence
 
 NAMES = {
@@ -51,42 +51,15 @@ def mark_threshold(
         ax.axvspan(max(low, limits[0]), min(high, limits[1]), color=INK, alpha=0.13, lw=0)
     place = _place(ax, threshold)
     if 0 <= place <= 1:
-        _draw(ax, threshold, text, INK, level=1.0, left=place > 1 - LABEL)
+        mark_x(ax, threshold, text, left=place > 1 - LABEL, on_paper=True)
     for index, other in enumerate(told_apart(ax, threshold, evidence.alternatives)):
         at = _place(ax, other.threshold)
         # away from the threshold, where there is room
         left = at > LABEL if at < place else at > 1 - LABEL
         level = HIGHEST - STEP * index
         words = f"{NAMES[other.name]} {write(other.threshold)}"
-        _draw(ax, other.threshold, words, MUTED, level=level, left=left, dashes=(4, 3))
+        mark_x(ax, other.threshold, words, dashed=True, left=left, level=level, on_paper=True)
     ax.set_xlim(limits)
-
-
-def _draw(
-    ax: Axes,
-    x: float,
-    text: str,
-    colour: str,
-    *,
-    level: float,
-    left: bool,
-    dashes: tuple[int, int] | None = None,
-) -> None:
-    """Draw a line up to ``level`` of the height with ``text``, on paper, beside its end."""
-    style = "-" if dashes is None else (0, dashes)
-    ax.axvline(x, ymax=level, color=colour, lw=1.2, ls=style)
-    ax.annotate(
-        text,
-        (x, level),
-        xycoords=("data", "axes fraction"),
-        xytext=(-5 if left else 5, -2),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="top",
-        fontsize=SMALL_PT,
-        color=colour,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
-    )
 
 
 def told_apart(
