@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime ## the whole job on generated images: a table, and a report to open
+demo: $(VENV)/.runtime ## the whole job on rendered scenes: a table, and a report to open
 	$(BIN)/vitscope demo
 
 test: $(VENV)/.dev ## the fast tests

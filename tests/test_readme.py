@@ -7,16 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitscope.demo import demo_study
-from vitscope.pipeline import run_study
-from vitscope.sae.settings import SaeSettings
 from vitscope.stages.purposes import PURPOSES
 from vitscope.study import Study
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-VERBS = {"run", "demo", "selfcheck", "models", *PURPOSES}
+VERBS = {"run", "demo", "selfcheck", "models", "export", "push", *PURPOSES}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -49,17 +46,10 @@ def test_every_command_shown_exists(page: Path) -> None:
 
 def test_the_python_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vitscope.demo.N_IMAGES", 24)
-    study = demo_study(Path("runs/demo"))
-    quick = SaeSettings(expansion=1, k=3, batch_size=512, steps=20, learning_rate=1e-2)
-    run_study(
-        study.model_copy(update={"sae": quick}),
-        Path("runs/demo"),
-        only=("images", "extract", "train"),
-    )
     (code,) = blocks(ROOT / "README.md", "python")
     random = np.random.default_rng(0)
     names = {"map_a": random.random((13, 13)), "map_b": random.random((13, 13))}
+    code = code.replace("SceneSet(200,", "SceneSet(20,")  # the same calls, on fewer scenes
     exec(compile(code, "README.md", "exec"), names)
     scores, groups = names["scores"], names["groups"]
     assert len(groups.low) + len(groups.high) + len(groups.unscored) == scores.cds.size  # pyright: ignore

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from batches import NOT_ASKED, Batch, render_batch
 from networks import DualEncoder
-from tokenizer import tokenize
 from torch import Tensor
+from words import tokenize
 
 from vitscope.images.scenes.captions import WHEN
 from vitscope.images.scenes.settings import SceneSettings

@@ -8,12 +8,12 @@ import torch
 from checkpoint import Checkpoint
 from safetensors.torch import save_file
 from sizes import EMBEDDING, MAX_TOKENS, MEAN, PATCH, STD, TEXT_DEPTH, TEXT_HEADS, TEXT_WIDTH
-from tokenizer import vocabulary
+from words import text_shape
 
 from vitscope.artifacts.atomic import atomic_path, write_json
+from vitscope.backbones.reference.description import FORMAT, HEADER_KEY, VERSION
+from vitscope.backbones.reference.text_tower import PAD, UNKNOWN
 
-FORMAT = "vitscope-scenes-vit"
-VERSION = 1
 KEPT = ("vision.", "text.", "image_projection.", "logit_scale", "label_heads.")
 
 
@@ -27,7 +27,7 @@ def export(state: Checkpoint, path: Path) -> None:
     metadata = describe(state)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"vitscope": json.dumps(metadata)})
+        save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(metadata)})
     write_json(path.with_suffix(".json"), metadata)
 
 
@@ -53,9 +53,9 @@ def describe(state: Checkpoint) -> dict[str, Any]:
             "depth": TEXT_DEPTH,
             "heads": TEXT_HEADS,
             "max_tokens": MAX_TOKENS,
-            "vocabulary": vocabulary(),
-            "pad": 0,
-            "unknown": 1,
+            "vocabulary": text_shape().vocabulary,
+            "pad": PAD,
+            "unknown": UNKNOWN,
         },
         "embedding": EMBEDDING,
         "recipe": recipe,

@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from sizes import EMBEDDING, MAX_TOKENS, MEAN, PATCH, STD, TEXT_DEPTH, TEXT_HEADS, TEXT_WIDTH, Size
+from sizes import EMBEDDING, MEAN, PATCH, STD, Size
 from timm.models.vision_transformer import VisionTransformer
-from tokenizer import PAD, vocabulary
 from torch import Tensor, nn
 from torch.nn import functional
+from words import text_shape
 
+from vitscope.backbones.reference.text_tower import TextTower
 from vitscope.images.scenes.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
 
 FIRST_TEMPERATURE = 0.07
@@ -30,37 +31,6 @@ def build_vision(size: Size) -> VisionTransformer:
     )
 
 
-class TextTower(nn.Module):
-    """Word embeddings, pre-norm blocks that see the whole caption, mean over its words."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(len(vocabulary()), TEXT_WIDTH)
-        self.positions = nn.Parameter(0.02 * torch.randn(MAX_TOKENS, TEXT_WIDTH))
-        block = nn.TransformerEncoderLayer(
-            TEXT_WIDTH,
-            TEXT_HEADS,
-            4 * TEXT_WIDTH,
-            dropout=0.0,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.blocks = nn.TransformerEncoder(block, TEXT_DEPTH, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(TEXT_WIDTH)
-        self.projection = nn.Linear(TEXT_WIDTH, EMBEDDING, bias=False)
-        nn.init.normal_(self.words.weight, std=0.02)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return unit rows [N, EMBEDDING] of token numbers [N, n_tokens]."""
-        padding = tokens == PAD
-        hidden = self.words(tokens) + self.positions[: tokens.shape[1]]
-        hidden = self.norm(self.blocks(hidden, src_key_padding_mask=padding))
-        told = (~padding).unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * told).sum(1) / told.sum(1)
-        return functional.normalize(self.projection(mean), dim=-1)
-
-
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """What one forward pass gives: unit image rows, label logits, and per-patch readings."""
@@ -79,7 +49,7 @@ class DualEncoder(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.vision = build_vision(size)
-        self.text = TextTower()
+        self.text = TextTower(text_shape())
         self.image_projection = nn.Linear(size.width, EMBEDDING, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
         self.label_heads = nn.ModuleDict(

@@ -26,8 +26,8 @@ from export import export
 from losses import dense_weight, losses
 from networks import DualEncoder
 from sizes import FINAL_RATE, LEARNING_RATE, SIZES, WARMUP_STEPS, WEIGHT_DECAY, Size
-from tokenizer import tokenize
 from torch import nn
+from words import tokenize
 
 from vitscope.artifacts.atomic import write_text
 

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from vitscope.backbones.loading import load_backbone
     from vitscope.backbones.settings import BackboneSettings
     from vitscope.errors import VitscopeError
+    from vitscope.images.scenes.source import SceneSet
     from vitscope.images.sources import ImageFolder
     from vitscope.pipeline import run_study
+    from vitscope.sae.formats.load import load_sae
     from vitscope.sae.model import SparseAutoencoder
-    from vitscope.sae.storage import load_sae, save_sae
+    from vitscope.sae.shipped import shipped_sae
+    from vitscope.sae.storage import save_sae
     from vitscope.scope.partition import Partition
     from vitscope.scope.score import Scores, score
     from vitscope.scope.transport import emd
@@ -40,6 +43,7 @@ _HOMES = {
     "Partition": "vitscope.scope.partition",
     "Preprocessing": "vitscope.backbones.backbone",
     "QueryKeyAttention": "vitscope.backbones.attention",
+    "SceneSet": "vitscope.images.scenes.source",
     "Scores": "vitscope.scope.score",
     "Site": "vitscope.backbones.backbone",
     "SparseAutoencoder": "vitscope.sae.model",
@@ -48,11 +52,12 @@ _HOMES = {
     "check_backbone": "vitscope.backbones.conformance",
     "emd": "vitscope.scope.transport",
     "load_backbone": "vitscope.backbones.loading",
-    "load_sae": "vitscope.sae.storage",
+    "load_sae": "vitscope.sae.formats.load",
     "load_study": "vitscope.study",
     "run_study": "vitscope.pipeline",
     "save_sae": "vitscope.sae.storage",
     "score": "vitscope.scope.score",
+    "shipped_sae": "vitscope.sae.shipped",
 }
 
 __version__ = version("vitscope")
@@ -65,6 +70,7 @@ __all__ = [
     "Partition",
     "Preprocessing",
     "QueryKeyAttention",
+    "SceneSet",
     "Scores",
     "Site",
     "SparseAutoencoder",
@@ -78,6 +84,7 @@ __all__ = [
     "run_study",
     "save_sae",
     "score",
+    "shipped_sae",
 ]
 
 

@@ -13,9 +13,11 @@ from typer.core import TyperGroup
 
 from vitscope.console import (
     errors,
+    print_push,
     print_run,
     print_selfcheck,
     print_stage,
+    print_title,
     print_to_keep,
     results,
 )
@@ -23,6 +25,7 @@ from vitscope.errors import ConfigError, VitscopeError
 from vitscope.stages.purposes import PURPOSES
 
 if TYPE_CHECKING:
+    from vitscope.stages.context import StageOutcome
     from vitscope.study import Study
 
 # Modules that bring torch and timm are imported by the verb that needs them: help is instant.
@@ -73,12 +76,20 @@ def run(study: StudyPath, out: Out = None, json_: Json = False) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer scenes, no live training: under a minute.")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Run the whole job on generated pictures and the planted backbone."""
-    from vitscope.demo import demo_study
+    """Run the whole job on rendered scenes, with the backbone and the SAE that are embedded."""
+    from vitscope.demo import FULL, QUICK, demo_runs
 
-    _run(demo_study(out), out, None, json_)
+    *others, shown = demo_runs(out, QUICK if quick else FULL)
+    for other in others:
+        print_title(other.title)
+        _run_stages(other.study, other.out, None)
+    print_title(shown.title)
+    _run(shown.study, shown.out, None, json_)
 
 
 @app.command()
@@ -108,6 +119,39 @@ def score(
     from vitscope.study import study_for_sae
 
     _run(study_for_sae(model, sae, images, read), out, None, json_)
+
+
+@app.command()
+def export(
+    sae: Annotated[Path, typer.Argument(help="An SAE of any format, or a run directory.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="saelens, or hub: a folder ready for push.")] = "hub",
+    data: Annotated[str, typer.Option(help="What the images are, for the README.")] = "",
+    license_: Annotated[str, typer.Option("--license", help="SPDX name, for the README.")] = "",
+) -> None:
+    """Write an SAE for SAELens, or with README, card and feature table for the hub."""
+    from vitscope.stages.publish import export_sae
+
+    for path in export_sae(sae, out, to=to, data=data, license=license_):
+        print(path)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What `vitscope export` wrote.")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and send nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
+    json_: Json = False,
+) -> None:
+    """Upload a folder of `vitscope export` to the hub."""
+    from vitscope.sae.formats.push import push as upload
+
+    done = upload(folder, repo, dry_run=dry_run, private=not public)
+    if json_:
+        _print_json({"repo": done.repo, "files": dict(done.files), "url": done.url})
+    else:
+        print_push(done)
 
 
 @app.command()
@@ -152,6 +196,10 @@ def models(json_: Json = False) -> None:
     for heading in ("layer", "input", "grid", "width", "τ"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("planted", "known ground truth, no weights", "1/1", "112", "14", "256", "found")
+    table.add_row("scenes-vit", "embedded, trained on scenes", "7/8", "80", "10", "128", "found")
+    table.add_row(
+        "scenes-vit-untrained", "the same, random weights", "7/8", "80", "10", "128", "found"
+    )
     for name, entry in ZOO.items():
         tau = "found" if entry.tau is None else f"{entry.tau:g}"
         size, grid = str(entry.resolution), str(entry.grid)
@@ -206,12 +254,10 @@ def _run(
     json_: bool,
     source: Path | None = None,
 ) -> None:
-    from vitscope.pipeline import run_study
-
     out = out or _default_out(study)
     if source is not None and (out / "study.toml").resolve() == source.resolve():
         raise ConfigError(f"--out {out} would overwrite {source}; choose another run directory")
-    outcomes = run_study(study, out.absolute(), only=only, on_stage=print_stage)
+    outcomes = _run_stages(study, out, only)
     if json_:
         stages = {
             name: {
@@ -224,6 +270,12 @@ def _run(
         _print_json({"run": str(out.absolute()), "stages": stages})
     else:
         print_run(outcomes, out)
+
+
+def _run_stages(study: "Study", out: Path, only: list[str] | None) -> "dict[str, StageOutcome]":
+    from vitscope.pipeline import run_study
+
+    return run_study(study, out.absolute(), only=only, on_stage=print_stage)
 
 
 def _default_out(study: "Study") -> Path:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # they bring torch and timm, which `--help` should not wait for
     from vitscope.pipeline import Stage
+    from vitscope.sae.formats.push import Push
     from vitscope.selfcheck.check import Check
     from vitscope.selfcheck.selfcheck import SelfcheckReport
     from vitscope.stages.context import StageOutcome
@@ -32,6 +33,11 @@ def print_stage(stage: "Stage", outcome: "StageOutcome") -> None:
         errors.print(f"[green]✓[/green] {stage.name:<12} {outcome.stamp.seconds:7.1f} s")
 
 
+def print_title(title: str) -> None:
+    """Say, on standard error, what the following stages are for."""
+    errors.print(f"[bold]▸ {escape(title)}[/bold]")
+
+
 def print_run(outcomes: Mapping[str, "StageOutcome"], out: Path) -> None:
     """Print the headline numbers of the stages that ran, and where the results lie."""
     table = Table(title=None, show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -46,6 +52,14 @@ def print_run(outcomes: Mapping[str, "StageOutcome"], out: Path) -> None:
         label, where = "report", out / outcomes["report"].stamp.summary["path"]
     # a path is copied from here: it must be neither wrapped nor read as markup
     results.print(f"\n[bold]{label}[/bold]  {escape(str(where))}", soft_wrap=True)
+
+
+def print_push(done: "Push") -> None:
+    """List what was uploaded, or would be."""
+    for name, size in done.files:
+        results.print(f"{size:>12,}  {escape(name)}", soft_wrap=True)
+    where = f"sent: {done.url}" if done.url else "nothing was sent"
+    results.print(f"{done.n_bytes:,} bytes to {escape(done.repo)}; {where}", soft_wrap=True)
 
 
 def print_to_keep(source: Path, changed: "Study") -> None:

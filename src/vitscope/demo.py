@@ -1,38 +1,142 @@
-"""The whole job in a minute on nothing but this package (``vitscope demo``)."""
+"""The whole job in minutes on nothing but this package (``vitscope demo``)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from vitscope.activations.sampling import ActivationSettings
-from vitscope.images.generated import write_generated_images
+from vitscope.backbones.reference.loading import DEFAULT, UNTRAINED
+from vitscope.backbones.settings import BackboneSettings
 from vitscope.images.sources import ImageSettings
+from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.settings import SaeSettings
+from vitscope.sae.shipped import shipped_sae
 from vitscope.scope.awcds import AwcdsSettings
 from vitscope.scope.outliers import OutlierSettings
+from vitscope.scope.settings import ScopeSettings
+from vitscope.scope.stability_settings import StabilitySettings
 from vitscope.study import Study
 
-N_IMAGES = 160
-IMAGE_SIDE = 160
+SIDE = 88
+"""Pixels a side: one patch more than the backbone's input, so that every view is cut unscaled."""
+
+HELD_OUT_SEED = 1
+"""Of the scenes that are scored: neither backbone nor SAE has seen one of them."""
+
+SAE_SEED = 2
+"""Of the scenes that SAEs are trained on."""
+
+MIN_PAIRS = 8
+"""Of 16 exemplars: on a thousand scenes a rare feature has few that last through a shift."""
 
 NOTE = (
-    "Demonstration: generated pictures through the planted backbone, whose true local and global "
-    "atoms are known. It shows the pipeline at work, not a finding about any vision transformer."
+    "Demonstration on rendered scenes with scenes-vit, a small vision transformer that was trained "
+    "on such scenes and comes with this package. Its features are learned, its scale is not that "
+    "of the paper: no figure here says anything about CLIP, DINOv2, DeiT3 or SigLIP2."
+)
+
+CONTROL_NOTE = (
+    "Control: the same network with random weights, and an SAE trained on its tokens in the same "
+    "way. What this page shares with the demonstration owes nothing to learning."
+)
+
+LIVE_NOTE = (
+    "A short training on the spot, to be seen at work; the shipped SAE was trained by the same "
+    "command for longer (training/README.md)."
 )
 
 
-def demo_study(out: Path, *, seed: int = 0) -> Study:
-    """Write the demo's pictures under ``out`` and return its study."""
-    pictures = out / "pictures"
-    if len(list(pictures.glob("*.png"))) != N_IMAGES:  # else a rerun finds them unchanged
-        write_generated_images(pictures, N_IMAGES, seed=seed, side=IMAGE_SIDE)
-    return Study(
-        name="demo: planted backbone",
-        note=NOTE,
-        seed=seed,
-        images=ImageSettings(train=pictures.resolve()),
-        activations=ActivationSettings(tokens_per_image=0),
-        sae=SaeSettings(
-            expansion=4, k=3, batch_size=512, learning_rate=1e-2, decay_share=0.5, steps=2500
-        ),
-        outliers=OutlierSettings(images=64),
-        awcds=AwcdsSettings(bins=40),
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo does.
+
+    Attributes:
+        images: scenes scored.
+        live_images: scenes that the live SAE is trained on; 0 leaves it out.
+        live_steps: its optimiser steps.
+        instability_images: scenes whose attention is compared.
+    """
+
+    images: int
+    live_images: int
+    live_steps: int
+    instability_images: int
+
+
+FULL = DemoSize(images=1000, live_images=1500, live_steps=300, instability_images=200)
+QUICK = DemoSize(images=160, live_images=0, live_steps=0, instability_images=32)
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One run of the demo.
+
+    Attributes:
+        title: said before it starts.
+        study: what is run.
+        out: where.
+    """
+
+    title: str
+    study: Study
+    out: Path
+
+
+def demo_runs(out: Path, size: DemoSize = FULL, *, seed: int = 0) -> tuple[DemoRun, ...]:
+    """Return the demo's runs in order; the last, in ``out`` itself, shows the others beside it."""
+    live, control = out / "live", out / "untrained"
+    runs = [DemoRun("an untrained copy, as control", _control(size, seed), control)]
+    if size.live_images:
+        runs.insert(0, DemoRun("an SAE trained on the spot", _live(size, seed), live))
+    others = tuple(run.out.absolute() for run in runs)
+    study = _study("demo: scenes", NOTE, DEFAULT, _scored(size), size, seed).model_copy(
+        update={
+            "sae": SaeSettings(path=shipped_sae(DEFAULT)),
+            "beside": BesideSettings(runs=others[::-1]),
+            "stability": StabilitySettings(against=others[:-1]),
+        }
     )
+    return (*runs, DemoRun("the demonstration", study, out))
+
+
+def _control(size: DemoSize, seed: int) -> Study:
+    study = _study("untrained copy", CONTROL_NOTE, UNTRAINED, _scored(size), size, seed)
+    return study.model_copy(update={"sae": SaeSettings(path=shipped_sae(UNTRAINED))})
+
+
+def _live(size: DemoSize, seed: int) -> Study:
+    images = _scored(size).model_copy(
+        update={
+            "train": _scenes(size.live_images, SAE_SEED),
+            "eval": _scenes(size.images, HELD_OUT_SEED),
+        }
+    )
+    study = _study("SAE trained live", LIVE_NOTE, DEFAULT, images, size, seed)
+    return study.model_copy(
+        update={
+            "activations": ActivationSettings(tokens_per_image=0),
+            "sae": SaeSettings(learning_rate=1e-3, batch_size=2048, steps=size.live_steps),
+        }
+    )
+
+
+def _study(
+    name: str, note: str, backbone: str, images: ImageSettings, size: DemoSize, seed: int
+) -> Study:
+    return Study(
+        name=name,
+        note=note,
+        seed=seed,
+        images=images,
+        backbone=BackboneSettings(name=backbone),
+        scope=ScopeSettings(min_pairs=MIN_PAIRS),
+        outliers=OutlierSettings(images=size.instability_images),
+        awcds=AwcdsSettings(bins=50),
+    )
+
+
+def _scored(size: DemoSize) -> ImageSettings:
+    return ImageSettings(train=_scenes(size.images, HELD_OUT_SEED))
+
+
+def _scenes(n: int, seed: int) -> Path:
+    return Path(f"scenes:{n}?seed={seed}&side={SIDE}")

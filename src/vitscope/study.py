@@ -11,8 +11,12 @@ from pydantic import Field
 from vitscope.activations.sampling import ActivationSettings
 from vitscope.backbones.settings import BackboneSettings, resolve_name
 from vitscope.errors import ConfigError
+from vitscope.images.scenes.source import is_scene_set
 from vitscope.images.sources import ImageSettings
+from vitscope.report.beside_settings import BesideSettings
+from vitscope.sae.formats.hub import is_hub_address
 from vitscope.sae.settings import SaeSettings
+from vitscope.sae.shipped import SHIPPED, shipped_sae
 from vitscope.scope.awcds import AwcdsSettings
 from vitscope.scope.instability_settings import InstabilitySettings
 from vitscope.scope.outliers import OutlierSettings
@@ -42,6 +46,7 @@ class Study(Settings):
     instability: InstabilitySettings = InstabilitySettings()
     awcds: AwcdsSettings = AwcdsSettings()
     stability: StabilitySettings = StabilitySettings()
+    beside: BesideSettings = BesideSettings()
 
 
 def load_study(path: Path) -> Study:
@@ -72,11 +77,16 @@ def resolve_paths(study: Study, base: Path) -> Study:
         paths = {
             key: base / value.expanduser()
             for key, value in settings.__dict__.items()
-            if isinstance(value, Path)
+            if isinstance(value, Path) and not (is_scene_set(value) or is_hub_address(value))
         }
         groups[group] = settings.model_copy(update=paths)
-    against = tuple(base / path.expanduser() for path in study.stability.against)
-    groups["stability"] = study.stability.model_copy(update={"against": against})
+    if study.sae.path == SHIPPED:
+        path = shipped_sae(study.backbone.name)
+        groups["sae"] = groups["sae"].model_copy(update={"path": path})
+    for group, key in (("stability", "against"), ("beside", "runs")):
+        settings = getattr(study, group)
+        runs = tuple(base / path.expanduser() for path in getattr(settings, key))
+        groups[group] = settings.model_copy(update={key: runs})
     name = resolve_name(study.backbone.name, base)
     groups["backbone"] = groups["backbone"].model_copy(update={"name": name})
     return study.model_copy(update=groups)
@@ -96,12 +106,17 @@ def study_for_sae(model: str, sae: Path, images: Path, options: Mapping[str, obj
     """
     given = {key: _number(value) for key, value in options.items() if value is not None}
     study = Study(
-        name="-".join([Path(model).name, *sae.resolve().parts[-2:]]),
+        name="-".join([Path(model).name, *_last_parts(sae)]),
         images=ImageSettings(train=images),
         backbone=BackboneSettings.parse({"name": model, **given}, source="options"),
         sae=SaeSettings(path=sae),
     )
     return resolve_paths(study, Path.cwd())
+
+
+def _last_parts(sae: Path) -> tuple[str, ...]:
+    path = Path(str(sae).partition("@")[0]) if is_hub_address(sae) else sae.resolve()
+    return path.parts[-2:]
 
 
 def _number(value: object) -> object:

@@ -1,5 +1,6 @@
 """The verbs: what they print, where they write, how they end."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from vitscope.stages.purposes import PURPOSES
 __all__ = ["vitscope"]
 
 EVERY = [stage.name for stage in STAGES]
-VERBS = ["run", "demo", "score", "selfcheck", "models", *PURPOSES]
+VERBS = ["run", "demo", "score", "selfcheck", "models", "export", "push", *PURPOSES]
 
 
 def strict_json(text: str) -> Any:
@@ -137,27 +138,34 @@ def test_no_name_of_a_study_leads_out_of_runs(vitscope: CommandLine, name: str) 
     assert not Path(found["run"]).name.startswith(".")
 
 
+TINY = demo.DemoSize(images=20, live_images=16, live_steps=8, instability_images=4)
+
+
 def test_the_demo_runs_to_its_report(
     vitscope: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "N_IMAGES", 24)
-    whole = demo.demo_study
-
-    def short(out: Path, *, seed: int = 0) -> Any:
-        study = whole(out, seed=seed)
-        return study.model_copy(update={"sae": study.sae.model_copy(update={"steps": 60})})
-
-    monkeypatch.setattr(demo, "demo_study", short)
+    monkeypatch.setattr(demo, "FULL", TINY)
     ended = vitscope("demo")
     assert ended.code == 0, ended.err
     assert ended.out.splitlines()[-1] == "report  runs/demo/report.html"
+    titles = ("an SAE trained on the spot", "an untrained copy", "the demonstration")
+    assert [t for t in titles if t in ended.err] == list(titles)
     page = (vitscope.folder / "runs/demo/report.html").read_text(encoding="utf-8")
     assert demo.NOTE.split(",")[0] in page
-    assert len(list((vitscope.folder / "runs/demo/pictures").iterdir())) == 24
+    assert "untrained copy" in page and "SAE trained live" in page
     again = vitscope("demo")
-    assert "✓" not in again.err.replace("✓ images", ""), (
-        "pictures are written anew, all else stands"
-    )
+    assert again.code == 0 and "✓" not in again.err, "everything stands"
+
+
+def test_the_quick_demo_has_its_control_and_no_training(
+    vitscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = dataclasses.replace(TINY, live_images=0)
+    monkeypatch.setattr(demo, "QUICK", quick)
+    ended = vitscope("demo", "--quick", "--json")
+    assert ended.code == 0, ended.err
+    assert "extract" not in ended.err and "untrained copy" in ended.err
+    assert strict_json(ended.out)["stages"]["train"]["features"] == 32 * 128
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ import torch
 from dense_sae import random_parameters
 
 from vitscope.errors import SaeError
+from vitscope.sae.activation import AboveThresholds, Activation, GroupMax, TopK
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.threshold import fit_threshold
+from vitscope.sae.token_norm import ConstantNorm, LayerNorm
 
 
 def make_sae(
@@ -97,3 +99,102 @@ def test_neighbouring_floats_are_told_apart() -> None:
     x = torch.tensor([[1.0, above]])
     fitted = replace(sae, threshold=fit_threshold(sae, x))
     assert (fitted.encode(x) > 0).tolist() == [[False, True]]
+
+
+VARIANTS: list[Activation] = [
+    AboveThresholds(torch.linspace(0, 3, 40, dtype=torch.float64)),
+    TopK(),
+    TopK(signed=True),
+    GroupMax(),
+]
+
+
+@pytest.mark.parametrize("activation", VARIANTS, ids=str)
+def test_some_features_are_those_columns_whatever_the_activation(activation: Activation) -> None:
+    sae, x = replace(make_sae(), activation=activation), tokens(50)
+    wanted = torch.tensor([39, 0, 7, 7])
+    torch.testing.assert_close(sae.encode(x, wanted), sae.encode(x)[:, wanted])
+
+
+def test_thresholds_cut_each_feature_at_its_own() -> None:
+    thresholds = torch.tensor([1.0, 2.0])
+    eye = torch.eye(2)
+    sae = SparseAutoencoder(
+        eye, torch.zeros(2), eye, torch.zeros(2), 0.0, 0, activation=AboveThresholds(thresholds)
+    )
+    x = torch.tensor([[1.0, 2.5], [1.5, 2.0], [-3.0, 0.0]])
+    assert sae.encode(x).tolist() == [[0.0, 2.5], [1.5, 0.0], [0.0, 0.0]]
+
+
+def test_top_k_keeps_the_largest_and_the_signed_one_negative_values_too() -> None:
+    sae, x = make_sae(k=6), tokens(50)
+    sae = replace(sae, b_enc=sae.b_enc - 3)
+    pre = sae.pre_activations(x)
+    kept = pre.argsort(dim=1, descending=True)[:, :6]
+    signed = torch.zeros_like(pre).scatter(1, kept, pre.gather(1, kept))
+    assert bool((signed < 0).any())
+    assert torch.equal(replace(sae, activation=TopK(signed=True)).encode(x), signed)
+    assert torch.equal(replace(sae, activation=TopK()).encode(x), signed.relu())
+
+
+@pytest.mark.parametrize(
+    ("activation", "k", "message"),
+    [
+        (TopK(), 0, "k is 0; with 40 features"),
+        (TopK(), 41, "k is 41"),
+        (GroupMax(), 7, "cannot be cut into k = 7"),
+        (AboveThresholds(torch.ones(39)), 4, r"thresholds has shape \[39\].*\[40\]"),
+    ],
+)
+def test_activations_that_cannot_be(activation: Activation, k: int, message: str) -> None:
+    with pytest.raises(SaeError, match=message):
+        replace(make_sae(), activation=activation, k=k)
+
+
+@pytest.mark.parametrize("value", [-1.0, torch.nan, torch.inf])
+def test_thresholds_that_cannot_be(value: float) -> None:
+    with pytest.raises(SaeError, match="finite and not negative"):
+        AboveThresholds(torch.tensor([1.0, value]))
+
+
+@pytest.mark.parametrize("norm", [LayerNorm(), LayerNorm(0.5), ConstantNorm()])
+def test_normalised_tokens_are_brought_back(norm: LayerNorm | ConstantNorm) -> None:
+    sae, x = replace(make_sae(), token_norm=norm), 7 * tokens(50) + 3
+    if isinstance(norm, LayerNorm):
+        shift, scale = x.mean(1, keepdim=True), x.var(1, correction=1, keepdim=True).sqrt()
+        seen = (x - shift) / (scale + norm.epsilon)
+    else:
+        shift, scale = 0.0, x.norm(dim=1, keepdim=True) / 12**0.5
+        seen = x / scale
+        torch.testing.assert_close(seen.square().sum(1), torch.full((50,), 12.0).double())
+    plain = make_sae()
+    torch.testing.assert_close(sae.encode(x), plain.encode(seen))
+    codes = sae.encode(x)
+    torch.testing.assert_close(sae.decode(codes, like=x), plain.decode(codes) * scale + shift)
+    torch.testing.assert_close(sae.output_scale(x), scale)
+    with pytest.raises(SaeError, match=r"decode\(codes, like=tokens\)"):
+        sae.decode(codes)
+
+
+def test_a_feature_contributes_its_scaled_row() -> None:
+    for norm in (None, LayerNorm(), ConstantNorm()):
+        sae, x = replace(make_sae(), token_norm=norm), tokens(20)
+        codes = sae.encode(x)
+        without = codes.clone()
+        without[:, 3] = 0
+        gone = sae.decode(codes, like=x) - sae.decode(without, like=x)
+        contribution = sae.output_scale(x) * codes[:, 3:4] * sae.w_dec[3]
+        torch.testing.assert_close(gone, contribution)
+
+
+def test_a_token_of_zeros_stays_finite() -> None:
+    for norm in (LayerNorm(), ConstantNorm()):
+        sae = replace(make_sae(), token_norm=norm)
+        x = torch.zeros(2, 12, dtype=torch.float64)
+        assert bool(sae.decode(sae.encode(x), like=x).isfinite().all())
+
+
+def test_thresholds_move_with_the_sae() -> None:
+    sae = replace(make_sae(), activation=VARIANTS[0]).to("meta")
+    assert isinstance(sae.activation, AboveThresholds)
+    assert sae.activation.thresholds.is_meta

@@ -12,8 +12,18 @@ from torch import Tensor
 from vitscope.artifacts.tensors import load_tensors, save_tensors
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
+from vitscope.sae.activation import AboveThresholds, Activation, GroupMax, TopK
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.storage import CARD, SAE_SCHEMA, WEIGHTS, check_fits, load_sae, save_sae
+from vitscope.sae.storage import (
+    CARD,
+    SAE_SCHEMA,
+    WEIGHTS,
+    check_fits,
+    load_sae,
+    sae_digest,
+    save_sae,
+)
+from vitscope.sae.token_norm import ConstantNorm, LayerNorm, TokenNorm
 
 SITE = Site(model="vit_toy.a", weights="abc", layer=3, width=12, grid=4, patch=8)
 
@@ -122,6 +132,10 @@ def test_a_flipped_bit_and_a_cut_file(sae: SparseAutoencoder, tmp_path: Path) ->
         ({"threshold": None}, "incomplete or damaged"),
         ({"threshold": -1.0}, "threshold is -1"),
         ({"site": {"model": "x"}}, "incomplete or damaged"),
+        ({"activation": {"kind": "softmax"}}, "no activation 'softmax'"),
+        ({"activation": {"kind": "thresholds"}}, "incomplete or damaged: KeyError.'thresholds'"),
+        ({"activation": None}, "incomplete or damaged"),
+        ({"token_norm": {"kind": "batch"}}, "no token normalisation 'batch'"),
         ({"width": 13}, "says 40 of width 13"),
         ({"weights_sha256": "0"}, "is not the file"),
     ],
@@ -164,3 +178,75 @@ def test_check_fits(sae: SparseAutoencoder) -> None:
             check_fits(sae, replace(SITE, **change))
     with pytest.raises(SaeError, match="width"):
         check_fits(replace(sae, site=None), replace(SITE, width=16))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [AboveThresholds(torch.linspace(0, 1, 40)), TopK(), TopK(signed=True), GroupMax()],
+    ids=["thresholds", "top-k", "signed top-k", "groupmax"],
+)
+@pytest.mark.parametrize("norm", [None, LayerNorm(1e-3), ConstantNorm()], ids=str)
+def test_every_form_is_saved(
+    sae: SparseAutoencoder, activation: Activation, norm: TokenNorm | None, tmp_path: Path
+) -> None:
+    sae = replace(sae, activation=activation, token_norm=norm)
+    save_sae(tmp_path, sae)
+    loaded = load_sae(tmp_path)
+    x = torch.randn(20, 12)
+    assert (type(loaded.activation), loaded.token_norm) == (type(activation), norm)
+    assert torch.equal(loaded.encode(x), sae.encode(x))
+    assert torch.equal(loaded.decode(loaded.encode(x), like=x), sae.decode(sae.encode(x), like=x))
+
+
+def test_a_card_of_the_first_schema_is_read(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    save_sae(tmp_path, sae)
+    card = json.loads((tmp_path / CARD).read_text()) | {"schema": 1}
+    del card["activation"], card["token_norm"]
+    (tmp_path / CARD).write_text(json.dumps(card))
+    x = torch.randn(20, 12)
+    assert torch.equal(load_sae(tmp_path).encode(x), sae.encode(x))
+
+
+def test_thresholds_that_the_card_does_not_speak_of(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    save_sae(tmp_path, replace(sae, activation=AboveThresholds(torch.rand(40))))
+    card = json.loads((tmp_path / CARD).read_text()) | {"activation": {"kind": "threshold"}}
+    (tmp_path / CARD).write_text(json.dumps(card))
+    with pytest.raises(SaeError, match="it says nothing of thresholds"):
+        load_sae(tmp_path)
+
+
+def test_what_an_imported_sae_declares_is_compared(sae: SparseAutoencoder) -> None:
+    imported = replace(sae, site=None, info={"declared_hook": "blocks.2.hook_resid_post"})
+    here = replace(imported, info={**imported.info, "declared_layer": 3})
+    check_fits(here, SITE)
+    with pytest.raises(SaeError, match=r"on block 3 .*reads block 9.*backbone\.layer = 3"):
+        check_fits(here, replace(SITE, layer=9))
+    mlp = replace(imported, info={"declared_hook": "blocks.2.hook_mlp_out"})
+    with pytest.raises(SaeError, match="hook_mlp_out, which is not the residual stream"):
+        check_fits(mlp, SITE)
+
+
+def test_the_digest_is_of_what_decides_the_codes(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    save_sae(tmp_path, sae)
+    same = replace(load_sae(tmp_path), info={"another": "story"}, site=None)
+    assert sae_digest(same) == sae_digest(sae)
+    others = [
+        replace(sae, b_dec=sae.b_dec + 1e-6),
+        replace(sae, w_enc=-sae.w_enc),
+        replace(sae, threshold=0.31),
+        replace(sae, k=5),
+        replace(sae, activation=TopK()),
+        replace(sae, activation=AboveThresholds(torch.full((40,), 0.3))),
+        replace(sae, activation=AboveThresholds(torch.full((40,), 0.4))),
+        replace(sae, token_norm=LayerNorm()),
+    ]
+    assert len({sae_digest(other) for other in [sae, *others]}) == len(others) + 1
+
+
+def test_half_precision_on_disk_is_fp32_in_memory(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    halved = replace(sae, w_enc=sae.w_enc.half(), w_dec=sae.w_dec.bfloat16())
+    save_sae(tmp_path, halved)
+    loaded = load_sae(tmp_path)
+    assert loaded.w_enc.dtype == loaded.w_dec.dtype == loaded.b_enc.dtype == torch.float32
+    assert torch.equal(loaded.w_enc, sae.w_enc.half().float())
+    assert torch.equal(loaded.w_dec, sae.w_dec.bfloat16().float())

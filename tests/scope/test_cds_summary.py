@@ -111,6 +111,19 @@ def test_a_feature_without_a_pair_has_no_score() -> None:
     assert (scores.n_pairs == 0).all()
 
 
+@pytest.mark.parametrize("missing", READINGS)
+def test_too_few_pairs_are_no_score(missing: Missing) -> None:
+    pairs = random_pairs(np.random.default_rng(7), 60, 12)
+    every, some = (summarise_pairs(pairs, 12, DIAMETER, missing, least) for least in (1, 3))
+    enough = every.n_pairs >= 3
+    assert enough.any() and not enough.all()
+    np.testing.assert_array_equal(some.cds[enough], every.cds[enough])
+    assert np.isnan(some.cds[~enough]).all() and np.isnan(some.cds_se[~enough]).all()
+    kept = np.rint(every.n_exemplars * np.nan_to_num(every.survival)) >= 3
+    np.testing.assert_array_equal(np.isfinite(some.cds_drop), kept)
+    np.testing.assert_array_equal(some.n_pairs, every.n_pairs)
+
+
 def test_a_small_spread_survives_a_large_mean() -> None:
     n = 1000
     values = (1.0 - 1e-9 * np.arange(n)).astype(np.float64)

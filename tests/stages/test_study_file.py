@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitscope.errors import ConfigError
+from vitscope.errors import ConfigError, SaeError
+from vitscope.sae.shipped import shipped_sae
 from vitscope.study import Study, dump_study, load_study, resolve_paths, study_for_sae
 
 WHOLE = """
@@ -152,3 +153,26 @@ def test_a_study_from_options_starts_from_here(
     assert study.sae.path == tmp_path / "saes/mine"
     assert study.images.train == tmp_path / "photos"
     assert study.name == "planted-saes-mine"
+
+
+def test_scenes_are_no_path_and_other_runs_are(tmp_path: Path) -> None:
+    study = load_study(
+        write(
+            tmp_path,
+            "[images]\ntrain = 'scenes:9?seed=2'\neval = 'held-out'\n[beside]\nruns = ['other']\n",
+        )
+    )
+    assert study.images.train == Path("scenes:9?seed=2")
+    assert study.images.eval == tmp_path / "held-out"
+    assert study.beside.runs == (tmp_path / "other",)
+    again = load_study(write(tmp_path, dump_study(study)))
+    assert again == study
+
+
+def test_the_shipped_sae_is_that_of_the_studys_backbone(tmp_path: Path) -> None:
+    text = "[images]\ntrain = 'scenes:9'\n[sae]\npath = 'shipped'\n[backbone]\nname = '{}'\n"
+    for name in ("scenes-vit", "scenes-vit-untrained"):
+        study = load_study(write(tmp_path, text.format(name)))
+        assert study.sae.path == shipped_sae(name) and (shipped_sae(name) / "sae.json").is_file()
+    with pytest.raises(SaeError, match="no SAE for 'clip-b16' comes with the package, only for"):
+        load_study(write(tmp_path, text.format("clip-b16")))

@@ -11,6 +11,7 @@ from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.hub import fetch_weights, unfetched
 from vitscope.backbones.layers import designated_layer
 from vitscope.backbones.planted.planted import PlantedBackbone
+from vitscope.backbones.reference.loading import REFERENCES, load_reference
 from vitscope.backbones.settings import TRANSFORMERS, BackboneSettings
 from vitscope.backbones.timm_model import (
     build_timm,
@@ -52,6 +53,8 @@ def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
                 raise BackboneError(f"backbone.{key} means nothing for 'planted'; remove it")
         return PlantedBackbone()
     device = choose_device(settings.device)
+    if settings.name in REFERENCES:
+        return load_reference(settings, device)
     if settings.name.startswith(TRANSFORMERS):
         from vitscope.backbones.transformers_vit import load_transformers  # noqa: PLC0415
 

@@ -19,8 +19,9 @@ class BackboneSettings(Settings):
     """Which backbone, at which block, with which weights."""
 
     name: str = "planted"
-    """``planted``; a name of the zoo (``vitscope models``); the name of any timm ViT;
-    ``transformers:`` and a hub id or folder; or ``file.py:function``, your own."""
+    """``planted``; ``scenes-vit`` or ``scenes-vit-untrained``, embedded; a name of the zoo
+    (``vitscope models``); the name of any timm ViT; ``transformers:`` and a hub id or folder; or
+    ``file.py:function``, your own."""
 
     weights: Path | None = None
     """A local checkpoint; without it the weights come from the hub."""

@@ -101,13 +101,15 @@ def mark_x(
     )
 
 
-def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a frameless legend above the axes."""
+def add_legend(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int | None = None
+) -> None:
+    """Put a frameless legend above the axes, in one line or so many columns."""
     figure.legend(
         handles,
         labels,
         loc="outside upper left",
-        ncols=len(labels),
+        ncols=columns or len(labels),
         frameon=False,
         fontsize=SMALL_PT,
         labelcolor=INK,

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vitscope.axes import UInt8
 from vitscope.errors import ImageSetError
-from vitscope.images.decode import UnreadableImageError, decode_image
+from vitscope.images.decode import UnreadableImageError
+from vitscope.images.opening import open_image
 from vitscope.images.parallel import ordered_map
 from vitscope.images.sources import ImageRef
 
@@ -111,7 +112,7 @@ def _batches(parts: Sequence[int], batch_size: int) -> Iterator[tuple[int, int]]
 
 def _decode_again(ref: ImageRef, max_pixels: int) -> Image.Image:
     try:
-        return decode_image(ref.path, max_pixels=max_pixels)
+        return open_image(ref, max_pixels=max_pixels)
     except UnreadableImageError as error:
         raise ImageSetError(
             f"{ref.path} changed since it was verified ({error.reason}); run again"

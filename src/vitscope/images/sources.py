@@ -19,7 +19,8 @@ class ImageSettings(Settings):
     """Which images are read, and how bad they may be."""
 
     train: Path
-    """Images that the SAE is trained on: a folder, or a text file of one path a line."""
+    """Images that the SAE is trained on: a folder, a text file of one path a line, or rendered
+    scenes, ``scenes:N?seed=S&side=PIXELS``."""
 
     eval: Path | None = None
     """Images that features are scored on; None takes the training images."""
@@ -52,7 +53,7 @@ class ImageRef:
 
     Attributes:
         id: posix path relative to the set's root; the key of every draw and every table.
-        path: where the file is.
+        path: where the file is; of a rendered scene, its address.
         label: the class folder, which is the first folder of a nested id; None in a flat set.
     """
 

@@ -17,6 +17,7 @@ from vitscope.artifacts.tables import read_metadata, read_table, write_table
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError, check_bytes, read_file
 from vitscope.images.parallel import ordered_map, worker_count
+from vitscope.images.scenes.address import scene_address
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
 
@@ -96,6 +97,9 @@ def verify_images(refs: Sequence[ImageRef], *, workers: int, max_pixels: int) ->
 
 
 def _check(ref: ImageRef, *, max_pixels: int) -> _Checked | SkippedImage:
+    scene = scene_address(ref.path)
+    if scene is not None:  # rendered, not read: nothing that could be damaged
+        return _Checked((scene.side, scene.side), bytes_checksum(scene.version))
     try:
         str(ref.path).encode()
     except UnicodeEncodeError:  # it could not be written to a table and found again

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vitscope.backbones.backbone import Site
 from vitscope.metrics.reconstruction import ReconstructionMetrics
+from vitscope.report.beside import RunFigures
 from vitscope.report.gallery import GalleryChoice, GalleryFeature
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.cds import FeatureScores
@@ -75,6 +76,7 @@ class ReportData:
         versions: library -> version.
         curve: lines of the training log; empty for an SAE brought along.
         stability: the scores held against those of other choices.
+        beside: this run and others, if any are shown beside it.
         skipped: (image id, reason) of skipped images; the page lists the first ones.
     """
 
@@ -107,6 +109,7 @@ class ReportData:
     notes: tuple[str, ...] = ()
     curve: tuple[Mapping[str, float], ...] = ()
     stability: tuple[Agreement, ...] = ()
+    beside: tuple[RunFigures, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from vitscope.artifacts.atomic import write_text
 from vitscope.figures.awcds import plot_awcds
+from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
 from vitscope.figures.cds import plot_cds
 from vitscope.figures.instability import plot_instability
 from vitscope.figures.norms import plot_norms
@@ -34,6 +35,7 @@ FILTERS: dict[str, Any] = {
     "with_interval": numbers.with_interval,
     "percent": numbers.percent,
     "duration": numbers.duration,
+    "p_value": numbers.p_value,
 }
 
 
@@ -51,6 +53,7 @@ def render_report(data: ReportData) -> str:
     template = _environment().get_template("report.html")
     return template.render(
         data=data,
+        beside=data.beside,
         figures=_figures(data),
         headlines=headlines(data),
         groups=group_profiles(data),
@@ -99,6 +102,12 @@ def _figures(data: ReportData) -> dict[str, Markup]:
         drawn["shifts"] = (curves, "Mean EMD of outlier and other tokens over the shift")
     if data.curve:
         drawn["training"] = (plot_training(data.curve), "FVU and dead features over steps")
+    if data.beside:
+        scores = [(run.name, run.cds) for run in data.beside]
+        spectra = [(run.name, run.spectrum) for run in data.beside]
+        drawn["cds_beside"] = (plot_cds_beside(scores), "Histograms of CDS of several runs")
+        drawn["awcds_beside"] = (plot_awcds_beside(spectra), "awCDS over norms of several runs")
+    # names of runs come out as the SVG writer escapes them; the rest is fixed words and numbers.
     # the SVG is our own; its texts are numbers and fixed words
     return {name: Markup(inline_svg(f, name, text)) for name, (f, text) in drawn.items()}
 

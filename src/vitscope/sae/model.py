@@ -9,6 +9,16 @@ from torch.nn.functional import embedding_bag
 from vitscope.axes import Codes, Float, Int64, Rows
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
+from vitscope.sae.activation import (
+    ABOVE_THRESHOLD,
+    Activation,
+    activate,
+    check_activation,
+    looks_at_all,
+    moved,
+    of_features,
+)
+from vitscope.sae.token_norm import TokenNorm
 
 Info = dict[str, str | float | int]
 """How an SAE was made: plain values, stored in its card."""
@@ -16,21 +26,24 @@ Info = dict[str, str | float | int]
 
 @dataclass(frozen=True, eq=False)
 class SparseAutoencoder:
-    """A trained BatchTopK SAE under its evaluation threshold θ (protocol, section 2).
+    """A trained SAE: vitscope's own, or anyone's after import (protocol, section 2).
 
-    The centring and the scale of training are folded into the weights. Codes are in the units of
-    the raw activations: decoder rows have norm 1.
+    Whatever was done to the inputs in training is folded into the weights as far as it is affine.
+    In vitscope's own SAEs decoder rows have norm 1, so that codes are in the units of the raw
+    activations; an imported SAE keeps the codes that its own library computes.
 
     Attributes:
         w_enc: encoder, one column per feature.
         b_enc: encoder bias, in raw units.
-        w_dec: decoder, one unit row per feature.
+        w_dec: decoder, one row per feature.
         b_dec: subtracted before the encoder and added after the decoder.
-        threshold: θ; a pre-activation counts only above it, so that a token's code does not
-            depend on its batch.
-        k: K, the mean number of active features per token in training.
+        threshold: θ of an ``AboveThreshold``; a pre-activation counts only above it, so that a
+            token's code does not depend on its batch. Not used by the other activations.
+        k: K, the mean number of active features per token in training; 0 where there is none.
         site: where the activations were read; None where that is not known.
         info: how the SAE was made.
+        activation: how pre-activations become codes.
+        token_norm: what is done to every token first; None for nothing.
 
     Raises:
         SaeError: the tensors' shapes do not fit each other, or θ is negative or not finite.
@@ -44,6 +57,8 @@ class SparseAutoencoder:
     k: int
     site: Site | None = None
     info: Info = field(default_factory=dict[str, str | float | int])
+    activation: Activation = ABOVE_THRESHOLD
+    token_norm: TokenNorm | None = None
 
     def __post_init__(self) -> None:
         if self.w_dec.ndim != 2 or 0 in self.w_dec.shape:
@@ -60,6 +75,7 @@ class SparseAutoencoder:
                 )
         if not 0 <= self.threshold < float("inf"):
             raise SaeError(f"threshold is {self.threshold}; it must be finite and not negative")
+        check_activation(self.activation, self.k, m)
 
     @property
     def width(self) -> int:
@@ -76,30 +92,57 @@ class SparseAutoencoder:
 
         Args:
             x: raw activations ``[N, d]``.
-            features: indices of the features wanted, in the order wanted.
+            features: indices of the features wanted, in the order wanted. Where a feature's code
+                depends on the others (top-k), all are computed and these are taken.
 
         Returns:
-            ``[N, m]`` or ``[N, F]``: ``relu((x - b_dec) @ w_enc + b_enc)``, zero where ≤ θ.
+            ``[N, m]`` or ``[N, F]``: for vitscope's own SAEs
+            ``relu((x - b_dec) @ w_enc + b_enc)``, zero where ≤ θ.
         """
-        return _above(self.pre_activations(x, features), self.threshold)
+        if features is None or looks_at_all(self.activation):
+            codes = self._activated(self.activation, self.pre_activations(x))
+            return codes if features is None else codes[:, features]
+        some = of_features(self.activation, features)
+        return self._activated(some, self.pre_activations(x, features))
 
     def pre_activations(self, x: Rows, features: Int64[Tensor, "F"] | None = None) -> Codes:
-        """Return what :meth:`encode` compares with θ: ``(x - b_dec) @ w_enc + b_enc``."""
+        """Return what :meth:`encode` makes codes of: ``(x - b_dec) @ w_enc + b_enc``."""
+        seen = x if self.token_norm is None else self.token_norm.apply(x)
         if features is None:
-            return torch.addmm(self.b_enc, x - self.b_dec, self.w_enc)
-        return torch.addmm(self.b_enc[features], x - self.b_dec, self.w_enc[:, features])
+            return torch.addmm(self.b_enc, seen - self.b_dec, self.w_enc)
+        return torch.addmm(self.b_enc[features], seen - self.b_dec, self.w_enc[:, features])
 
-    def decode(self, codes: Codes) -> Rows:
-        """Return the reconstruction ``[N, d]`` of codes ``[N, m]``, in raw units."""
-        if codes.requires_grad:
-            return torch.addmm(self.b_dec, codes, self.w_dec)
-        # a few of thousands are active: their rows alone, an eighth of the dense product's time
-        token, feature = codes.nonzero(as_tuple=True)
-        first = torch.searchsorted(token, torch.arange(codes.shape[0], device=codes.device))
-        mixed = embedding_bag(
-            feature, self.w_dec, first, mode="sum", per_sample_weights=codes[token, feature]
-        )
-        return mixed + self.b_dec
+    def decode(self, codes: Codes, like: Rows | None = None) -> Rows:
+        """Return the reconstruction ``[N, d]`` of codes ``[N, m]``, in raw units.
+
+        Args:
+            codes: as of :meth:`encode`, or edited.
+            like: the raw activations ``[N, d]`` that were encoded. Needed where every token was
+                normalised by itself, as that has to be undone; otherwise without effect.
+
+        Raises:
+            SaeError: ``like`` is needed and not given.
+        """
+        mixed = self._mixed(codes)
+        if self.token_norm is None:
+            return mixed
+        if like is None:
+            raise SaeError(
+                "this SAE normalises every token by itself, which only the tokens can undo; call "
+                "decode(codes, like=tokens)"
+            )
+        shift, scale = self.token_norm.statistics(like)
+        return mixed * scale + shift
+
+    def output_scale(self, x: Rows) -> Float[Tensor, "N 1"]:
+        """Return what a code of each raw token is multiplied by to be in raw units.
+
+        A feature's contribution to a reconstruction is ``scale * code * w_dec[feature]``. 1 for
+        every SAE that does not normalise tokens.
+        """
+        if self.token_norm is None:
+            return x.new_ones(x.shape[0], 1)
+        return self.token_norm.statistics(x)[1]
 
     def to(self, device: torch.device | str) -> "SparseAutoencoder":
         """Return the same SAE with its tensors on ``device``."""
@@ -109,9 +152,19 @@ class SparseAutoencoder:
             b_enc=self.b_enc.to(device),
             w_dec=self.w_dec.to(device),
             b_dec=self.b_dec.to(device),
+            activation=moved(self.activation, device),
         )
 
+    def _activated(self, activation: Activation, pre: Codes) -> Codes:
+        return activate(activation, pre, threshold=self.threshold, k=self.k)
 
-def _above(pre: Tensor, threshold: float) -> Tensor:
-    # θ ≥ 0, so one threshold is both the ReLU and the cut
-    return torch.nn.functional.threshold(pre, threshold, 0.0)
+    def _mixed(self, codes: Codes) -> Rows:
+        if codes.requires_grad:
+            return torch.addmm(self.b_dec, codes, self.w_dec)
+        # a few of thousands are active: their rows alone, an eighth of the dense product's time
+        token, feature = codes.nonzero(as_tuple=True)
+        first = torch.searchsorted(token, torch.arange(codes.shape[0], device=codes.device))
+        mixed = embedding_bag(
+            feature, self.w_dec, first, mode="sum", per_sample_weights=codes[token, feature]
+        )
+        return mixed + self.b_dec

@@ -11,7 +11,8 @@ class SaeSettings(Settings):
     """An SAE to use, or how to train one (protocol, section 2)."""
 
     path: Path | None = None
-    """Folder of an SAE to use as it is; None trains one."""
+    """An SAE to use as it is: a folder or file of any supported format, or
+    ``hf:owner/repo[/folder][@revision]``; None trains one."""
 
     expansion: int = Field(default=32, ge=1)
     """Dictionary size over width: m = expansion · d [S]."""

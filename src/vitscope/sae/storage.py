@@ -1,21 +1,34 @@
 """An SAE on disk: ``sae.safetensors`` with the weights, ``sae.json`` with everything else."""
 
+import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.checksum import file_checksum
+from vitscope.artifacts.checksum import bytes_checksum, file_checksum
 from vitscope.artifacts.tensors import load_tensors, save_tensors
 from vitscope.backbones.backbone import Site
 from vitscope.errors import ArtifactError, SaeError
+from vitscope.sae.card import (
+    THRESHOLDS,
+    describe_activation,
+    describe_token_norm,
+    read_activation,
+    read_token_norm,
+)
 from vitscope.sae.model import Info, SparseAutoencoder
 
-SAE_SCHEMA = 1
-"""Bumped when the meaning of a file changes."""
+SAE_SCHEMA = 2
+"""Bumped when the meaning of a file changes: 1 knew one threshold and no token normalisation."""
+
+DECLARED_HOOK, DECLARED_LAYER = "declared_hook", "declared_layer"
+"""Keys of ``info``: where an imported SAE says it was trained, in its own words, and the block
+(from 1) whose output that is; no block where it is not the residual stream."""
 
 WEIGHTS, CARD = "sae.safetensors", "sae.json"
 TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec")
@@ -37,8 +50,9 @@ def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
         ArtifactError: the folder cannot be written.
     """
     folder = Path(folder)
-    tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS}
-    _require_finite(tensors, folder)
+    activation, of_activation = describe_activation(sae.activation)
+    tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS} | of_activation
+    require_finite(tensors, folder)
     weights, card = folder / WEIGHTS, folder / CARD
     save_tensors(weights, tensors, {"schema": str(SAE_SCHEMA)})
     write_json(
@@ -49,6 +63,8 @@ def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
             "n_features": sae.n_features,
             "k": sae.k,
             "threshold": sae.threshold,
+            "activation": activation,
+            "token_norm": describe_token_norm(sae.token_norm),
             "site": None if sae.site is None else asdict(sae.site),
             "metrics": METRIC_DEFINITIONS,
             "info": sae.info,
@@ -59,7 +75,9 @@ def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
 
 
 def load_sae(folder: Path | str) -> SparseAutoencoder:
-    """Load the SAE in ``folder``.
+    """Load the SAE that vitscope wrote into ``folder``.
+
+    Any format and any place: :func:`vitscope.sae.formats.load.load_sae`.
 
     Raises:
         SaeError: a file is missing, damaged, from a newer vitscope or of another SAE; a tensor is
@@ -79,7 +97,8 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
     except ArtifactError as error:
         raise SaeError(str(error)) from error
     _require_names(tensors, weights)
-    _require_finite(tensors, weights)
+    require_finite(tensors, weights)
+    tensors = {name: _widened(tensor) for name, tensor in tensors.items()}
     sae = _assemble(tensors, card, card_path, weights)
     if (sae.width, sae.n_features) != (card["width"], card["n_features"]):
         raise SaeError(
@@ -91,11 +110,28 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
     return sae
 
 
+def sae_digest(sae: SparseAutoencoder) -> str:
+    """Return a hash of everything that decides codes and reconstructions, wherever it came from."""
+    activation, of_activation = describe_activation(sae.activation)
+    norm = describe_token_norm(sae.token_norm)
+    tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS} | of_activation
+    told = json.dumps([sae.threshold, sae.k, activation, norm, sorted(tensors)])
+    chunks = [tensors[name].cpu().contiguous() for name in sorted(tensors)]
+    shapes = [(str(chunk.dtype), tuple(chunk.shape)) for chunk in chunks]
+    views = [chunk.reshape(-1).view(torch.uint8).numpy().data for chunk in chunks]
+    return bytes_checksum(told.encode(), repr(shapes).encode(), *views)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """Half precision is for the disk alone: codes are computed in fp32."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def check_fits(sae: SparseAutoencoder, site: Site) -> None:
     """Refuse an SAE that was trained on other activations than those of ``site``.
 
-    An SAE whose own site is unknown passes if its width fits. The grid may differ: a token is a
-    token at any resolution.
+    An SAE whose own site is unknown passes if its width fits, and what its file declares of layer
+    and hook. The grid may differ: a token is a token at any resolution.
 
     Raises:
         SaeError: naming both sides of the first difference.
@@ -106,6 +142,7 @@ def check_fits(sae: SparseAutoencoder, site: Site) -> None:
             f"{site.width}; use an SAE of this backbone, or leave sae.path out to train one"
         )
     if sae.site is None:
+        _check_declared(sae, site)
         return
     for name, label in (("model", "backbone"), ("layer", "layer"), ("weights", "weights")):
         theirs, ours = getattr(sae.site, name), getattr(site, name)
@@ -114,6 +151,21 @@ def check_fits(sae: SparseAutoencoder, site: Site) -> None:
                 f"the SAE was trained on {label} {theirs}, but the study reads {label} {ours} "
                 f"({site.model}); use an SAE of this site, or leave sae.path out to train one"
             )
+
+
+def _check_declared(sae: SparseAutoencoder, site: Site) -> None:
+    """Compare what an imported file says of itself; names of models differ between libraries."""
+    hook, layer = sae.info.get(DECLARED_HOOK), sae.info.get(DECLARED_LAYER)
+    if hook is not None and layer is None:
+        raise SaeError(
+            f"the SAE was trained on {hook}, which is not the residual stream after a block; "
+            "vitscope reads that alone, so use an SAE trained on it"
+        )
+    if layer is not None and layer != site.layer:
+        raise SaeError(
+            f"the SAE was trained on block {layer} ({hook}), but the study reads block "
+            f"{site.layer}, counted from 1; set backbone.layer = {layer}, or use another SAE"
+        )
 
 
 def _read_card(path: Path) -> dict[str, Any]:
@@ -136,12 +188,18 @@ def _assemble(
     tensors: dict[str, Tensor], card: dict[str, Any], card_path: Path, weights: Path
 ) -> SparseAutoencoder:
     try:
+        of_activation = {name: tensors.pop(name) for name in (THRESHOLDS,) if name in tensors}
         fields: dict[str, Any] = {
             "threshold": float(card["threshold"]),
             "k": int(card["k"]),
             "site": None if card["site"] is None else Site(**card["site"]),
             "info": cast(Info, dict(card["info"])),
         }
+        if card["schema"] > 1:
+            fields["activation"] = read_activation(card["activation"], of_activation)
+            fields["token_norm"] = read_token_norm(card["token_norm"])
+        if of_activation:
+            raise ValueError(f"it says nothing of {', '.join(of_activation)}")
         _ = card["width"], card["n_features"]
     except (KeyError, TypeError, ValueError) as error:
         raise SaeError(f"{card_path} is incomplete or damaged: {error!r}") from error
@@ -153,7 +211,7 @@ def _assemble(
 
 def _require_names(tensors: dict[str, Tensor], path: Path) -> None:
     problems = [f"{name} is missing" for name in TENSORS if name not in tensors]
-    problems += [f"{name} is unexpected" for name in sorted(set(tensors) - set(TENSORS))]
+    problems += [f"{name} is unexpected" for name in sorted(set(tensors) - {*TENSORS, THRESHOLDS})]
     problems += [
         f"{name} is {tensors[name].dtype}, not floating point"
         for name in TENSORS
@@ -163,7 +221,12 @@ def _require_names(tensors: dict[str, Tensor], path: Path) -> None:
         raise SaeError(f"{path}: " + "; ".join(problems))
 
 
-def _require_finite(tensors: dict[str, Tensor], where: Path) -> None:
+def require_finite(tensors: dict[str, Tensor], where: Path | str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        SaeError: naming the tensor and how many.
+    """
     for name, tensor in tensors.items():
         bad = int((~tensor.isfinite()).sum())
         if bad:

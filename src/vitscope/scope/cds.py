@@ -47,7 +47,7 @@ class FeatureScores:
 
 
 def summarise_pairs(
-    pairs: PairScores, n_features: int, diameter: float, missing: Missing
+    pairs: PairScores, n_features: int, diameter: float, missing: Missing, min_pairs: int = 1
 ) -> FeatureScores:
     """Average the pairs of every feature.
 
@@ -56,6 +56,7 @@ def summarise_pairs(
         n_features: m.
         diameter: D_grid in patches, which bounds every distance.
         missing: the reading behind ``cds``.
+        min_pairs: a mean over fewer is no score, but NaN.
     """
 
     def per_feature(values: Column, rows: NDArray[np.bool_]) -> tuple[Column, Column, Column]:
@@ -69,13 +70,18 @@ def summarise_pairs(
         error = np.sqrt(_divide(spread, np.where(count > 1, count - 1, 0)) / np.maximum(count, 1))
         return mean, error, count
 
+    def scored(values: Column, rows: NDArray[np.bool_]) -> tuple[Column, Column, Column]:
+        mean, error, count = per_feature(values, rows)
+        enough = count >= min_pairs
+        return np.where(enough, mean, np.nan), np.where(enough, error, np.nan), count
+
     kept, missed = pairs.kept, pairs.missed
     share = np.where(kept, pairs.emd / diameter, 1.0)
     every = np.ones_like(kept)
     readings = {
-        "max": per_feature(share, kept | missed),
-        "drop": per_feature(share, kept),
-        "zero": per_feature(np.where(kept, share, 0.0), kept | missed),
+        "max": scored(share, kept | missed),
+        "drop": scored(share, kept),
+        "zero": scored(np.where(kept, share, 0.0), kept | missed),
     }
     cds, error, count = readings[missing]
     null = per_feature(pairs.null / diameter, kept)[0]

@@ -80,7 +80,8 @@ def feature_maps(
     maps: list[NDArray[np.float64]] = []
     for view, positions in enumerate((overlap.first, overlap.second)):
         codes = sae.encode(tokens[view, torch.from_numpy(positions).to(tokens.device)], features)
-        flat = codes.T.double().cpu().numpy()
+        # a signed top-k has negative codes, which are no presence of the feature
+        flat = codes.clamp_min(0).T.double().cpu().numpy()
         maps.append(flat.reshape(len(features), overlap.side, overlap.side))
     return maps[0], maps[1]
 

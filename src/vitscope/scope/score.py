@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
 from vitscope.backbones.backbone import Backbone
+from vitscope.images.opening import ImageSet
 from vitscope.images.parallel import worker_count
-from vitscope.images.sources import ImageFolder, ImageRef
+from vitscope.images.sources import ImageRef
 from vitscope.images.verify import check_skips, verify_images
 from vitscope.progress import track
 from vitscope.sae.model import SparseAutoencoder
@@ -73,11 +74,12 @@ class Scores:
 def score(
     backbone: Backbone,
     sae: SparseAutoencoder,
-    images: ImageFolder,
+    images: ImageSet,
     *,
     shift: int = 1,
     top_images: int = 16,
     missing: Missing = "max",
+    min_pairs: int = 1,
     null_draws: int = 2,
     seed: int = 0,
     reading: ReadingSettings | None = None,
@@ -87,10 +89,11 @@ def score(
     Args:
         backbone: read at its designated block.
         sae: trained there.
-        images: a folder or list; unusable files are left out.
+        images: a folder, a list or scenes; unusable files are left out.
         shift: s, in patches.
         top_images: exemplars per feature.
         missing: what a pair empty in exactly one view counts.
+        min_pairs: with fewer a feature has no score.
         null_draws: random placements per pair; 0 leaves the null out.
         seed: of the null's draws.
         reading: batch size and decoding threads.
@@ -128,7 +131,7 @@ def score(
                 sae, encoded(), wanted, overlap, null_draws=null_draws, seed=seed, workers=workers
             )
             pairs = ordered_pairs(found, maps, workers=workers)
-    features = summarise_pairs(pairs, sae.n_features, overlap.diameter, missing)
+    features = summarise_pairs(pairs, sae.n_features, overlap.diameter, missing, min_pairs)
     return Scores(features, pairs, refs, seed)
 
 

@@ -22,8 +22,12 @@ class ScopeSettings(Settings):
     missing: Missing = "max"
     """The reading used for ``cds`` and the partition; all three are always reported."""
 
+    min_pairs: int = Field(default=1, ge=1)
+    """Pairs that a score needs; with fewer a feature is unscored. On small image sets a mean over
+    one or two pairs says little."""
+
     unscored: Literal["separate", "low"] = "separate"
-    """Where features without a single pair go."""
+    """Where features without a score go."""
 
     gamma: float | None = Field(default=None, ge=0, le=1)
     """γ by hand; None takes the valley of the CDS histogram."""
@@ -39,6 +43,15 @@ class ScopeSettings(Settings):
 
     resize: Literal["crop", "stretch"] = "crop"
     """Shorter side and centre crop, or both sides stretched to the square."""
+
+    @model_validator(mode="after")
+    def _enough_exemplars(self) -> Self:
+        if self.min_pairs > self.top_images:
+            raise ValueError(
+                f"min_pairs = {self.min_pairs} exceeds top_images = {self.top_images}: no feature "
+                "could have a score"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_sample_in_the_low_group(self) -> Self:

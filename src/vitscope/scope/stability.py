@@ -1,5 +1,6 @@
 """How firm is a score? The same features under another choice: do ranks and groups stay?"""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -122,18 +123,27 @@ def within_run(
         seed: of the bootstrap, and of the halves of the images.
     """
 
-    def cds(rows: NDArray[np.bool_] | slice, missing: str = settings.missing) -> Column:
+    def cds(
+        rows: NDArray[np.bool_] | slice, missing: str = settings.missing, share: float = 1.0
+    ) -> Column:
         chosen = pairs.take(np.arange(len(pairs.feature))[rows])
-        scores = summarise_pairs(chosen, n_features, diameter, settings.missing)
+        # of a part of the exemplars, that part of the pairs is enough
+        fewest = max(1, math.ceil(settings.min_pairs * share))
+        scores = summarise_pairs(chosen, n_features, diameter, settings.missing, fewest)
         return getattr(scores, f"cds_{missing}")
 
     def variants() -> Iterator[tuple[str, Column, Column]]:
         base = cds(slice(None))
         k = settings.top_images
         for fewer in sorted({k // 2, k // 4} - {0, k}, reverse=True):
-            yield f"{fewer} exemplars instead of {k}", base, cds(pairs.rank < fewer)
+            yield (
+                f"{fewer} exemplars instead of {k}",
+                base,
+                cds(pairs.rank < fewer, share=fewer / k),
+            )
         half = np.asarray([draw_key(seed, "half", name) % 2 == 0 for name in image_ids], bool)
-        yield "exemplars of one half of the images, of the other", cds(half), cds(~half)
+        halves = cds(half, share=0.5), cds(~half, share=0.5)
+        yield "exemplars of one half of the images, of the other", *halves
         for missing in ("max", "drop", "zero"):
             if missing != settings.missing:
                 yield (
@@ -141,7 +151,9 @@ def within_run(
                     base,
                     cds(slice(None), missing),
                 )
-        relative = summarise_pairs(pairs, n_features, diameter, settings.missing).relative
+        relative = summarise_pairs(
+            pairs, n_features, diameter, settings.missing, settings.min_pairs
+        ).relative
         yield "divided by the relocation null (at most 1)", base, np.minimum(relative, 1.0)
 
     for change, one, other in variants():

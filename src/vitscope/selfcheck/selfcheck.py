@@ -15,7 +15,8 @@ from vitscope.activations.sampling import ActivationSettings
 from vitscope.artifacts.tables import read_table
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.images.generated import write_generated_images
-from vitscope.images.sources import ImageFolder, ImageSettings
+from vitscope.images.opening import open_image_set
+from vitscope.images.sources import ImageSettings
 from vitscope.pipeline import OnStage, run_study
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.storage import load_sae, save_sae
@@ -117,7 +118,7 @@ def _run_oracle(
 
 
 def _n_for_instability(images: ImageSettings) -> int:
-    return min(INSTABILITY_IMAGES, len(ImageFolder(images.train)))
+    return min(INSTABILITY_IMAGES, len(open_image_set(images.train)))
 
 
 def _run_trained(

@@ -74,7 +74,7 @@ def _weigh_chunk(
         patch = batch.tokens.patch.float()
         rows = patch.reshape(-1, patch.shape[-1])
         parts = [
-            token_scope(context.sae.encode(some), cds.to(rows.device))
+            token_scope(context.sae.encode(some).clamp_min(0), cds.to(rows.device))
             for some in rows.split(TOKENS_AT_ONCE)
         ]
         found["norms"].append(patch.norm(dim=-1).double().cpu())

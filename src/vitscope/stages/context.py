@@ -18,6 +18,7 @@ from vitscope.backbones.loading import PLANTED, choose_device, load_backbone
 from vitscope.errors import ArtifactError
 from vitscope.images.sources import ImageRef
 from vitscope.images.verify import VerifiedImages, read_image_table
+from vitscope.sae.formats.load import load_sae as load_any_sae
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits, load_sae
 from vitscope.scope.instability_settings import compared_overlaps
@@ -81,7 +82,7 @@ class Context:
         site = self.backbone.site
         compared_overlaps(site.grid, self.study.scope.shift, self.study.instability)
         if self.study.sae.path is not None:
-            check_fits(load_sae(self.study.sae.path), site)
+            check_fits(load_any_sae(self.study.sae.path), site)
 
     @property
     def reading(self) -> ReadingSettings:

@@ -70,7 +70,7 @@ def _evaluate_chunk(
             rows = patch[some].reshape(-1, patch.shape[-1])
             codes = sae.encode(rows)
             outlier = rows.norm(dim=-1) > tau
-            sums.update(rows, sae.decode(codes), codes, outlier)
+            sums.update(rows, sae.decode(codes, like=rows), codes, outlier)
             activity.update(codes, outlier)
             strongest = codes.reshape(-1, patch.shape[1], sae.n_features).amax(1)
             top.update(strongest, torch.tensor(batch.indices[some]) + start)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vitscope.artifacts.stage import StageOutput
-from vitscope.images.sources import ImageFolder
+from vitscope.images.opening import ImageSet, open_image_set
 from vitscope.images.verify import (
     VerifiedImages,
     check_skips,
@@ -17,9 +17,9 @@ from vitscope.stages.context import Context, StageOutcome
 def run_images(context: Context) -> StageOutcome:
     """Verify the training images, and the evaluation images where they are others."""
     settings = context.study.images
-    folders = {"train": ImageFolder(settings.train, limit=settings.train_limit)}
+    folders = {"train": open_image_set(settings.train, limit=settings.train_limit)}
     if settings.eval is not None:
-        folders["eval"] = ImageFolder(settings.eval, limit=settings.eval_limit)
+        folders["eval"] = open_image_set(settings.eval, limit=settings.eval_limit)
     context.require_consistent()  # a mistyped setting should not wait for a million images
 
     def body(_: str) -> StageOutput:
@@ -48,6 +48,6 @@ def run_images(context: Context) -> StageOutcome:
     )
 
 
-def _verify(context: Context, folder: ImageFolder) -> VerifiedImages:
+def _verify(context: Context, folder: ImageSet) -> VerifiedImages:
     settings = context.study.images
     return verify_images(folder.refs, workers=settings.workers, max_pixels=settings.max_pixels)

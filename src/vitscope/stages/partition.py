@@ -55,7 +55,9 @@ def run_partition(context: Context) -> StageOutcome:
 
     return context.finish(
         "partition",
-        settings=settings.model_dump(include={"missing", "unscored", "gamma", "shift"}),
+        settings=settings.model_dump(
+            include={"missing", "min_pairs", "unscored", "gamma", "shift"}
+        ),
         after=("train", "evaluate", "score"),
         body=body,
     )
@@ -66,7 +68,8 @@ def read_scores(context: Context) -> FeatureScores:
     study = context.study
     diameter = Overlap(context.backbone.site.grid, study.scope.shift).diameter
     pairs = read_pairs(context.run.pairs)
-    return summarise_pairs(pairs, context.sae.n_features, diameter, study.scope.missing)
+    scope = study.scope
+    return summarise_pairs(pairs, context.sae.n_features, diameter, scope.missing, scope.min_pairs)
 
 
 def _columns(context: Context, scores: FeatureScores, partition: Partition) -> dict[str, Any]:

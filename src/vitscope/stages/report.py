@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +13,8 @@ from vitscope.activations.forward import PassClock, encode_images
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.stage import StageOutput, Stamp, library_versions, read_stamp
 from vitscope.artifacts.tables import read_table
-from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
 from vitscope.progress import track
+from vitscope.report.beside import RunFigures
 from vitscope.report.data import PartitionSizes, ReportData, StageTiming
 from vitscope.report.gallery import (
     IMAGES_PER_FEATURE,
@@ -26,13 +25,14 @@ from vitscope.report.gallery import (
     minimum_pairs,
 )
 from vitscope.report.page import write_report
-from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.evidence import Evidence
-from vitscope.scope.outliers import NormHistogram, OutlierThreshold
+from vitscope.scope.outliers import NormHistogram
 from vitscope.scope.partition import partition_features
+from vitscope.stages.beside import other_runs_digest, read_other_runs, read_run_figures
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.partition import read_scores
+from vitscope.stages.run_tables import number, read_reconstruction, read_spectrum, read_threshold
 from vitscope.stages.stability import read_stability
 
 BEFORE = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "stability",
@@ -59,7 +59,10 @@ def run_report(context: Context) -> StageOutcome:
             **context.study.outliers.model_dump(include={"attention"}),
         },
         after=NEEDED,
-        extra_inputs={"backbone": context.backbone_digest},
+        extra_inputs={
+            "backbone": context.backbone_digest,
+            **{str(path): other_runs_digest(path) for path in context.study.beside.runs},
+        },
         body=body,
     )
 
@@ -88,20 +91,21 @@ def gather(context: Context) -> ReportData:
         n_train_images=len(context.images("train").usable) if trained else 0,
         n_eval_images=len(context.eval_refs()),
         n_skipped=int(context.done("images").summary["skipped"]),
-        reconstruction=_reconstruction(read_json(run.table("reconstruction"))),
+        reconstruction=read_reconstruction(run),
         scores=scores,
         columns=read_table(run.columns("activity")),
         partition=partition,
         partition_by_missing=_by_missing(gamma),
         gamma_evidence=Evidence.from_table(gamma["evidence"]),
-        tau=_threshold(tau),
+        tau=read_threshold(run),
         tau_evidence=Evidence.from_table(tau["evidence"]),
         norm_histogram=_histogram(read_table(run.columns("norm_histogram"))),
         instability=instability.rows,
         n_instability_images=instability.n_images,
         diameter=instability.diameter,
         stability=tuple(read_stability(run)),
-        spectrum=NormSpectrum(**_only(NormSpectrum, read_table(run.columns("awcds")))),
+        spectrum=read_spectrum(run),
+        beside=_beside(context),
         choice=choice,
         gallery=_gallery(context, choice),
         stages=_timings(context),
@@ -109,6 +113,14 @@ def gather(context: Context) -> ReportData:
         curve=_curve(context) if trained else (),
         skipped=tuple(skipped),
     )
+
+
+def _beside(context: Context) -> tuple[RunFigures, ...]:
+    """Return this run and those beside it; nothing where there is none."""
+    folders = context.study.beside.runs
+    if not folders:
+        return ()
+    return (read_run_figures(context.run, context.study), *read_other_runs(folders))
 
 
 def _notes(context: Context) -> tuple[str, ...]:
@@ -122,40 +134,18 @@ def _notes(context: Context) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _reconstruction(table: Mapping[str, Any]) -> ReconstructionMetrics:
-    def group(name: str) -> GroupMetrics:
-        values = {key: _number(value) for key, value in table[name].items() if key != "n"}
-        return GroupMetrics(n=int(table[name]["n"]), **values)
-
-    return ReconstructionMetrics(all=group("all"), outlier=group("outlier"))
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
 def _by_missing(table: Mapping[str, Any]) -> dict[str, PartitionSizes]:
     return {
         reading: PartitionSizes(
-            _number(row["gamma"]), int(row["low"]), int(row["high"]), int(row["unscored"])
+            number(row["gamma"]), int(row["low"]), int(row["high"]), int(row["unscored"])
         )
         for reading, row in table["by_missing"].items()
     }
 
 
-def _threshold(table: Mapping[str, Any]) -> OutlierThreshold:
-    values = _only(OutlierThreshold, table)
-    values["mode_peaks"] = tuple(values["mode_peaks"])
-    return OutlierThreshold(**values)
-
-
 def _histogram(table: Table) -> NormHistogram:
     edges = np.append(table["log10_low"], table["log10_high"][-1])
     return NormHistogram(edges=edges, counts=table["n_tokens"])
-
-
-def _only(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f.name: values[f.name] for f in fields(record)}
 
 
 def _timings(context: Context) -> tuple[StageTiming, ...]:
@@ -199,7 +189,8 @@ def _gallery(context: Context, choice: GalleryChoice) -> tuple[GalleryFeature, .
                 views = batch.pixels[2 * row : 2 * row + 2]
                 tokens = batch.tokens.patch[2 * row : 2 * row + 2].float().flatten(0, 1)
                 rows = np.flatnonzero(top & (pairs["image"] == images[index]))
-                codes = context.sae.encode(tokens, torch.from_numpy(pairs["feature"][rows]))
+                wanted = torch.from_numpy(pairs["feature"][rows])
+                codes = context.sae.encode(tokens, wanted).clamp_min(0)
                 maps = codes.T.reshape(-1, 2, site.grid, site.grid).double().cpu().numpy()
                 for pair, map_ in zip(rows, maps, strict=True):
                     shown[int(pairs["feature"][pair])][int(pairs["rank"][pair])] = GalleryImage(

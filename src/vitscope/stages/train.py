@@ -1,13 +1,22 @@
 """Stage «train»: a BatchTopK SAE on the extracted tokens, or a given one taken in."""
 
 import math
+from dataclasses import replace
 
+import torch
+
+from vitscope.activations.forward import PassClock, encode_images
 from vitscope.activations.shard_source import ShardSource
-from vitscope.artifacts.checksum import file_checksum
 from vitscope.artifacts.stage import StageOutput
-from vitscope.sae.storage import check_fits, load_sae, save_sae
+from vitscope.axes import Rows
+from vitscope.sae.formats.diagnostics import SAMPLE_TOKENS, check_reconstruction
+from vitscope.sae.formats.load import load_sae as load_any_sae
+from vitscope.sae.storage import check_fits, sae_digest, save_sae
 from vitscope.sae.training import train_sae
 from vitscope.stages.context import Context, StageOutcome
+
+SAMPLE_IMAGES = 16
+"""Images from which tokens are taken to try a given SAE on: more than one kind of picture."""
 
 
 def run_train(context: Context) -> StageOutcome:
@@ -51,21 +60,44 @@ def _rounded(rate: float) -> float | None:
 
 
 def _take_in(context: Context) -> StageOutcome:
-    folder = context.study.sae.path
-    assert folder is not None
-    sae = load_sae(folder)
+    source = context.study.sae.path
+    assert source is not None
+    sae = load_any_sae(source)
     check_fits(sae, context.backbone.site)
 
     def body(_: str) -> StageOutput:
-        return StageOutput(save_sae(context.run.sae, sae), {"features": sae.n_features})
+        found = check_reconstruction(sae, _sample_tokens(context))
+        summary = {
+            "features": sae.n_features,
+            "format": sae.info.get("format", "vitscope"),
+            "sample_tokens": found.n_tokens,
+            "sample_fvu": round(found.fvu, 4),
+            "norm_ratio": round(found.norm_ratio, 4),
+            "sample_l0": round(found.l0, 2),
+            "sample_dead_share": round(found.dead_share, 4),
+        }
+        site = sae.site or context.backbone.site  # known from here on, where the file had none
+        return StageOutput(save_sae(context.run.sae, replace(sae, site=site)), summary)
 
-    checksums = {
-        path.name: file_checksum(path) for path in sorted(folder.iterdir()) if path.is_file()
-    }
     return context.finish(
         "train",
         settings={"taken_in": True},
-        after=(),
-        extra_inputs={**checksums, "backbone": context.backbone_digest},
+        after=("images",),
+        extra_inputs={"sae": sae_digest(sae), "backbone": context.backbone_digest},
         body=body,
     )
+
+
+def _sample_tokens(context: Context) -> Rows:
+    """Return about 1,000 patch tokens, evenly from images spread over the evaluation set."""
+    refs = context.eval_refs()
+    places = torch.linspace(0, len(refs) - 1, min(len(refs), SAMPLE_IMAGES)).long().tolist()
+    batches = encode_images(
+        context.backbone,
+        [refs[place] for place in places],
+        context.plain_view,
+        context.reading,
+        clock=PassClock(),
+    )
+    rows = torch.cat([batch.tokens.patch.float().flatten(0, 1) for batch in batches])
+    return rows[:: max(1, len(rows) // SAMPLE_TOKENS)][:SAMPLE_TOKENS].cpu()

@@ -1,0 +1,1 @@
+"""SAEs of other projects: one reader a format, one internal form, and the way back out."""

@@ -1,0 +1,248 @@
+"""Any other SAE: its state dict, and a small file that says which tensor is what."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vitscope.errors import ConfigError, SaeError
+from vitscope.sae.activation import AboveThreshold, AboveThresholds, Activation, GroupMax, TopK
+from vitscope.sae.formats.folding import gated, of_raw_input, uncentred_bias
+from vitscope.sae.formats.reading import MAX_TEXT_BYTES, read_object, read_stored
+from vitscope.sae.formats.record import imported_info
+from vitscope.sae.formats.source import Source, shapes_must_fit, weights_file
+from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.token_norm import LAYER_NORM_EPSILON, ConstantNorm, LayerNorm, TokenNorm
+from vitscope.settings import Settings
+
+NAME = "mapping"
+
+
+class TensorNames(Settings):
+    """Which tensor of the file is what; a matrix name followed by ``.T`` is transposed."""
+
+    w_enc: str
+    """Encoder ``[d, m]``: x is multiplied by it from the right."""
+
+    w_dec: str
+    """Decoder ``[m, d]``: one feature a row."""
+
+    b_enc: str | None = None
+    """Encoder bias ``[m]``; None is none. In a gated SAE the bias of the magnitude."""
+
+    b_dec: str | None = None
+    """Decoder bias ``[d]``; None is none."""
+
+    threshold: str | None = None
+    """θ, one or ``[m]``."""
+
+    log_threshold: str | None = None
+    """Logarithm of θ, one or ``[m]``, where the file has that."""
+
+    b_gate: str | None = None
+    """Bias of the gate ``[m]``; with ``r_mag``, the SAE is gated."""
+
+    r_mag: str | None = None
+    """Logarithm of the magnitude's factor ``[m]``."""
+
+    input_mean: str | None = None
+    """``[d]``, subtracted from x before anything else."""
+
+    input_deviation: str | None = None
+    """One or ``[d]``, x is divided by it after that."""
+
+    decoder_log_scale: str | None = None
+    """One number or ``[m]``: its exponential multiplies the decoder's rows."""
+
+
+class Mapping(Settings):
+    """A mapping file: the tensors' names, and how the SAE encodes."""
+
+    tensors: TensorNames
+    """Which tensor is what."""
+
+    weights: Path | None = None
+    """File of tensors, beside the mapping; None for the only one there."""
+
+    statistics: Path | None = None
+    """File of tensors beside the mapping with ``input_mean`` and ``input_deviation``, where they
+    are not with the weights."""
+
+    activation: Literal["relu", "topk", "signed_topk", "groupmax", "threshold"] = "relu"
+    """How pre-activations become codes; with ``tensors.b_gate`` it is the gate."""
+
+    k: int = Field(default=0, ge=0)
+    """K, where the activation has one."""
+
+    threshold: float | None = Field(default=None, ge=0)
+    """θ, where it is a number and no tensor."""
+
+    subtract_b_dec: bool = True
+    """Whether b_dec is subtracted before the encoder."""
+
+    token_norm: Literal["none", "layer_norm", "constant_norm"] = "none"
+    """What is done to every token first, and undone after the decoder."""
+
+    epsilon: float = Field(default=LAYER_NORM_EPSILON, ge=0)
+    """ε of ``layer_norm``, added to the deviation."""
+
+    unit_rows: bool = False
+    """Whether the decoder's rows are brought to norm 1 before use, as some libraries do."""
+
+    model: str | None = None
+    """The backbone it was trained on, in any words."""
+
+    hook: str | None = None
+    """Where it was trained: ``blocks.10.hook_resid_post`` is the output of block 11, from 1."""
+
+
+def read_mapped(path: Path) -> SparseAutoencoder:
+    """Read the SAE that the mapping file ``path`` describes.
+
+    Raises:
+        SaeError: the mapping has an unknown or wrong key, names a tensor or file that is not
+            there, or shapes do not fit.
+    """
+    try:
+        mapping = Mapping.parse(_values(path), source=str(path))
+    except ConfigError as error:
+        raise SaeError(f"{error} (docs/saes.md has every key)") from None
+    source = _beside(path, mapping.weights)
+    with shapes_must_fit(source):
+        return _assembled(source, mapping, path)
+
+
+def _assembled(source: Source, mapping: Mapping, path: Path) -> SparseAutoencoder:
+    names = mapping.tensors
+    w_enc, w_dec = _matrix(source, names.w_enc), _decoder(source, mapping)
+    b_enc = _vector(source, names.b_enc, w_dec.shape[0])
+    b_dec = _vector(source, names.b_dec, w_dec.shape[-1])
+    activation, theta = _activation(source, mapping)
+    if names.b_gate is not None and names.r_mag is not None:
+        w_enc, activation = gated(
+            w_enc, source.tensor(names.b_gate), source.tensor(names.r_mag), b_enc
+        )
+    centred = mapping.subtract_b_dec
+    if not centred and w_enc.shape[0] == b_dec.shape[0]:
+        b_enc = uncentred_bias(w_enc, b_enc, b_dec)
+    sae = SparseAutoencoder(
+        w_enc=w_enc,
+        b_enc=b_enc,
+        w_dec=w_dec,
+        b_dec=b_dec,
+        threshold=theta,
+        k=mapping.k,
+        activation=activation,
+        token_norm=_token_norm(mapping),
+        info=imported_info(
+            source,
+            f"{NAME} {mapping.activation}",
+            assumed=[
+                f"b_dec {'is' if centred else 'is not'} subtracted before the encoder",
+                f"tokens are normalised as {mapping.token_norm!r}",
+                f"W_enc is {names.w_enc}, W_dec is {names.w_dec}",
+            ],
+            model=mapping.model,
+            hook=mapping.hook,
+        ),
+    )
+    return _with_input(sae, source, mapping, path)
+
+
+def _with_input(
+    sae: SparseAutoencoder, source: Source, mapping: Mapping, path: Path
+) -> SparseAutoencoder:
+    names = mapping.tensors
+    if names.input_mean is None and names.input_deviation is None:
+        return sae
+    held = source if mapping.statistics is None else _beside(path, mapping.statistics)
+    mean = _vector(held, names.input_mean, sae.width)
+    deviation = torch.ones(sae.width)
+    if names.input_deviation is not None:
+        deviation = deviation * held.tensor(names.input_deviation)
+    return of_raw_input(sae, mean, deviation)
+
+
+def _decoder(source: Source, mapping: Mapping) -> Tensor:
+    w_dec = _matrix(source, mapping.tensors.w_dec)
+    if mapping.unit_rows:
+        w_dec = torch.nn.functional.normalize(w_dec.double(), dim=1).float()
+    if mapping.tensors.decoder_log_scale is not None:
+        w_dec = w_dec * source.tensor(mapping.tensors.decoder_log_scale).exp().reshape(-1, 1)
+    return w_dec
+
+
+def _activation(source: Source, mapping: Mapping) -> tuple[Activation, float]:
+    names = mapping.tensors
+    match mapping.activation:
+        case "relu":
+            return AboveThreshold(), 0.0
+        case "topk" | "signed_topk":
+            return TopK(signed=mapping.activation == "signed_topk"), 0.0
+        case "groupmax":
+            return GroupMax(), 0.0
+        case "threshold" if names.threshold is not None:
+            return _thresholds(source.tensor(names.threshold))
+        case "threshold" if names.log_threshold is not None:
+            return _thresholds(source.tensor(names.log_threshold).exp())
+        case "threshold":
+            if mapping.threshold is None:
+                raise SaeError("activation 'threshold' needs threshold, or tensors.threshold")
+            return AboveThreshold(), mapping.threshold
+
+
+def _thresholds(theta: Tensor) -> tuple[Activation, float]:
+    if theta.numel() == 1:
+        return AboveThreshold(), max(0.0, float(theta))
+    return AboveThresholds(theta.clamp_min(0)), 0.0
+
+
+def _token_norm(mapping: Mapping) -> TokenNorm | None:
+    match mapping.token_norm:
+        case "none":
+            return None
+        case "layer_norm":
+            return LayerNorm(mapping.epsilon)
+        case "constant_norm":
+            return ConstantNorm()
+
+
+def _matrix(source: Source, name: str) -> Tensor:
+    if name.endswith(".T") and name not in source.names:
+        return source.transposed(name.removesuffix(".T"))
+    found = source.tensor(name)
+    if found.ndim != 2:
+        raise SaeError(f"{name} has shape {list(found.shape)}; a matrix is expected")
+    return found
+
+
+def _vector(source: Source, name: str | None, size: int) -> Tensor:
+    return torch.zeros(size) if name is None else source.tensor(name)
+
+
+def _beside(path: Path, file: Path | None) -> Source:
+    if file is None:
+        return _only(weights_file(path.parent))
+    if file.name != str(file):
+        raise SaeError(f"{path} names {file}; a mapping names files beside it, by name alone")
+    return _only(path.parent / file)
+
+
+def _only(file: Path) -> Source:
+    return Source(file, read_stored(file))
+
+
+def _values(path: Path) -> dict[str, Any]:
+    if path.suffix == ".json":
+        return read_object(path)
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_TEXT_BYTES)
+        return tomllib.loads(text.decode())
+    except OSError as error:
+        raise SaeError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SaeError(f"{path} is not a TOML file: {error}") from None

@@ -1,0 +1,81 @@
+"""What the report shows of other runs: read from their tables."""
+
+from pathlib import Path
+from typing import Any
+
+from vitscope.artifacts.atomic import read_json
+from vitscope.artifacts.checksum import bytes_checksum, file_checksum
+from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.artifacts.stage import read_stamp
+from vitscope.artifacts.tables import read_metadata, read_table
+from vitscope.errors import ArtifactError
+from vitscope.report.beside import RunFigures
+from vitscope.scope.evidence import Evidence
+from vitscope.scope.instability_summary import ReadingInstability
+from vitscope.stages.instability_table import read_instability
+from vitscope.stages.run_tables import read_reconstruction, read_spectrum, read_threshold
+from vitscope.study import Study, load_study
+
+STAGES = ("evaluate", "partition", "outliers", "instability", "awcds")
+"""What must have finished in a run that is shown."""
+
+
+def read_run_figures(run: RunDirectory, study: Study) -> RunFigures:
+    """Gather the figures of a finished run."""
+    features, cut = read_table(run.features), read_json(run.table("partition"))
+    site: dict[str, Any] = read_metadata(run.features)["site"]
+    stamp = read_stamp(run, "evaluate")
+    assert stamp is not None
+    return RunFigures(
+        name=study.name,
+        model=site["model"],
+        layer=int(site["layer"]),
+        n_images=int(stamp.summary["forward_views"]),
+        cds=features["cds"],
+        relative=features["relative"],
+        n_low=int(cut["low"]),
+        n_high=int(cut["high"]),
+        n_unscored=int(cut["unscored"]),
+        gamma=float(cut["gamma"]),
+        gamma_evidence=Evidence.from_table(cut["evidence"]),
+        reconstruction=read_reconstruction(run),
+        tau=read_threshold(run),
+        instability=_chosen(run, study),
+        spectrum=read_spectrum(run),
+    )
+
+
+def read_other_runs(folders: tuple[Path, ...]) -> tuple[RunFigures, ...]:
+    """Gather the figures of the runs in ``folders``.
+
+    Raises:
+        ArtifactError: one of them has not finished.
+    """
+    runs = [RunDirectory(folder) for folder in folders]
+    return tuple(read_run_figures(run, load_study(run.study)) for run in runs)
+
+
+def other_runs_digest(folder: Path) -> str:
+    """Hash of what the report reads of the run in ``folder``.
+
+    Raises:
+        ArtifactError: it has not finished.
+    """
+    run = RunDirectory(folder)
+    for stage in STAGES:
+        if read_stamp(run, stage) is None:
+            raise ArtifactError(
+                f"beside.runs: stage '{stage}' has not finished in {folder}; give the directory "
+                "of a finished run"
+            )
+    files = [run.features, run.columns("awcds")]
+    files += [run.table(name) for name in ("partition", "reconstruction", "outliers")]
+    files.append(run.table("instability"))
+    return bytes_checksum(*(file_checksum(path).encode() for path in files))
+
+
+def _chosen(run: RunDirectory, study: Study) -> ReadingInstability | None:
+    shown = (study.scope.shift, study.outliers.membership, study.outliers.attention)
+    rows = read_instability(run.table("instability")).rows
+    found = [row for row in rows if (row.shift, row.membership, row.reading) == shown]
+    return found[0] if found else None
