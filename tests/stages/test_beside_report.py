@@ -67,12 +67,9 @@ def test_lines_carry_the_share_of_scored_features(finished: RunDirectory) -> Non
 
 def test_awcds_of_the_highest_norms_takes_the_last_bin_however_wide() -> None:
     def spectrum(n: int) -> NormSpectrum:
-        values = np.arange(n, dtype=np.float64)
+        values, counts = np.arange(n, dtype=np.float64), np.ones(n, np.int64)
         place = 100 * (values + 0.5) / n
-        return NormSpectrum(
-            **dict.fromkeys(NormSpectrum.__dataclass_fields__, values)
-            | {"percentile": place, "awcds": values}
-        )
+        return NormSpectrum(place, values, values, values, values, counts, counts, counts, values)
 
     assert spectrum_mean(spectrum(10), 98, 100) == 9
     assert spectrum_mean(spectrum(100), 98, 100) == 98.5
