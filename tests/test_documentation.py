@@ -23,7 +23,7 @@ def defaults(group: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
     """Yield (option, default as TOML writes it)."""
     for name, field in group.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from defaults(field.annotation, f"{name}.")
+            yield from defaults(field.annotation, f"{prefix}{name}.")
         elif field.default is PydanticUndefined:
             yield prefix + name, "required"
         else:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vitscope.images.scenes.source import SceneSet
     from vitscope.images.sources import ImageFolder
     from vitscope.pipeline import run_study
+    from vitscope.removal.backbone import RemovedBackbone, removed
+    from vitscope.removal.remove import remove, remove_groups
     from vitscope.sae.formats.load import load_sae
     from vitscope.sae.model import SparseAutoencoder
     from vitscope.sae.shipped import shipped_sae
@@ -43,6 +45,7 @@ _HOMES = {
     "Partition": "vitscope.scope.partition",
     "Preprocessing": "vitscope.backbones.backbone",
     "QueryKeyAttention": "vitscope.backbones.attention",
+    "RemovedBackbone": "vitscope.removal.backbone",
     "SceneSet": "vitscope.images.scenes.source",
     "Scores": "vitscope.scope.score",
     "Site": "vitscope.backbones.backbone",
@@ -54,6 +57,9 @@ _HOMES = {
     "load_backbone": "vitscope.backbones.loading",
     "load_sae": "vitscope.sae.formats.load",
     "load_study": "vitscope.study",
+    "remove": "vitscope.removal.remove",
+    "remove_groups": "vitscope.removal.remove",
+    "removed": "vitscope.removal.backbone",
     "run_study": "vitscope.pipeline",
     "save_sae": "vitscope.sae.storage",
     "score": "vitscope.scope.score",
@@ -70,6 +76,7 @@ __all__ = [
     "Partition",
     "Preprocessing",
     "QueryKeyAttention",
+    "RemovedBackbone",
     "SceneSet",
     "Scores",
     "Site",
@@ -81,6 +88,9 @@ __all__ = [
     "load_backbone",
     "load_sae",
     "load_study",
+    "remove",
+    "remove_groups",
+    "removed",
     "run_study",
     "save_sae",
     "score",

@@ -156,6 +156,38 @@ def _awcds(summary: Summary) -> list[tuple[str, str]]:
     return [("awCDS outlier / other", values)]
 
 
+def _probe(summary: Summary) -> list[tuple[str, str]]:
+    rows = [
+        (f"{task}, {found['metric']}", _variants(found)) for task, found in summary["tasks"].items()
+    ]
+    if summary["unmatched"]:
+        text = ", ".join(f"{group}-CDS" for group in summary["unmatched"])
+        rows.append(("", f"[dim]no random features match {text}[/dim]"))
+    if summary["diverged"]:
+        rows.append(("", f"[dim]{summary['diverged']} heads diverged and are left out[/dim]"))
+    return rows
+
+
+def _zeroshot(summary: Summary) -> list[tuple[str, str]]:
+    def of(key: str) -> str:
+        return _variants({variant: row[key] for variant, row in summary.items()})
+
+    return [("zero-shot, top1", of("top1")), ("zero-shot, confidence", of("confidence"))]
+
+
+def _variants(values: Summary) -> str:
+    """Write original, high-removed and low-removed, and the mean of controls where there are."""
+    random = [v for name, v in values.items() if name.startswith("random-high") and v is not None]
+    shown = {
+        "original": values.get("original"),
+        "high removed": values.get("high-removed"),
+        "random instead": sum(random) / len(random) if random else None,
+        "low removed": values.get("low-removed"),
+    }
+    known = (f"{name} {_number(value)}" for name, value in shown.items() if value is not None)
+    return ", ".join(known)
+
+
 def _with_interval(group: Summary) -> str:
     values = [group[key] for key in ("mean", "low", "high")]
     if None in values:
@@ -177,4 +209,6 @@ _HEADLINES = {
     "partition": _partition,
     "instability": _instability,
     "awcds": _awcds,
+    "probe": _probe,
+    "zeroshot": _zeroshot,
 }

@@ -16,24 +16,35 @@ from vitscope.stages.images import run_images
 from vitscope.stages.instability import run_instability
 from vitscope.stages.outliers import run_outliers
 from vitscope.stages.partition import run_partition
+from vitscope.stages.probe import open_tasks, probes_are_set, run_probe
 from vitscope.stages.report import run_report
 from vitscope.stages.score import run_score
 from vitscope.stages.stability import run_stability
 from vitscope.stages.train import run_train
+from vitscope.stages.zeroshot import open_zero_shot_of, run_zeroshot, zero_shot_is_set
 from vitscope.study import Study, dump_study
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the pipeline: its verb and the work."""
+    """One step of the pipeline.
+
+    Attributes:
+        name: its verb.
+        run: the work.
+        is_wanted: whether a study has any use for it.
+        check: refuses, before any stage runs, what it could not use.
+    """
 
     name: str
     run: Callable[[Context], StageOutcome]
+    is_wanted: Callable[[Study], bool] = lambda _: True
+    check: Callable[[Study], object] = lambda _: None
 
 
 STAGES: tuple[Stage, ...] = (
     Stage("images", run_images),
-    Stage("extract", run_extract),
+    Stage("extract", run_extract, is_wanted=lambda study: study.sae.path is None),
     Stage("train", run_train),
     Stage("outliers", run_outliers),
     Stage("evaluate", run_evaluate),
@@ -42,6 +53,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("stability", run_stability),
     Stage("instability", run_instability),
     Stage("awcds", run_awcds),
+    Stage("probe", run_probe, probes_are_set, open_tasks),
+    Stage("zeroshot", run_zeroshot, zero_shot_is_set, open_zero_shot_of),
     Stage("report", run_report),
 )
 
@@ -71,6 +84,8 @@ def run_study(
         write_text(run.study, dump_study(study))
         context = Context(study, run, None if only is None else frozenset(only))
         stages = chosen_stages(study, only)
+        for stage in stages:
+            stage.check(study)
         _check_before(context, stages)
         for stage in stages:
             outcomes[stage.name] = stage.run(context)
@@ -84,12 +99,12 @@ def _check_before(context: Context, stages: Sequence[Stage]) -> None:
     if context.only is None or not stages:
         return
     for stage in STAGES[: STAGES.index(stages[0])]:
-        if read_stamp(context.run, stage.name) is not None:
+        if stage.is_wanted(context.study) and read_stamp(context.run, stage.name) is not None:
             stage.run(context)
 
 
 def chosen_stages(study: Study, only: Sequence[str] | None = None) -> list[Stage]:
-    """Return the stages to run: extraction has no use when the SAE is given.
+    """Return the stages to run: those that ``only`` names, or all that the study has a use for.
 
     Raises:
         ConfigError: ``only`` names a stage that does not exist.
@@ -100,4 +115,4 @@ def chosen_stages(study: Study, only: Sequence[str] | None = None) -> list[Stage
         raise ConfigError(f"no stage '{sorted(unknown)[0]}'; stages: {', '.join(sorted(known))}")
     if only is not None:
         return [stage for stage in STAGES if stage.name in only]
-    return [stage for stage in STAGES if stage.name != "extract" or study.sae.path is None]
+    return [stage for stage in STAGES if stage.is_wanted(study)]

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import Field
@@ -13,6 +13,7 @@ from vitscope.backbones.settings import BackboneSettings, resolve_name
 from vitscope.errors import ConfigError
 from vitscope.images.scenes.source import is_scene_set
 from vitscope.images.sources import ImageSettings
+from vitscope.probes.settings import ProbeSettings
 from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.formats.hub import is_hub_address
 from vitscope.sae.settings import SaeSettings
@@ -23,6 +24,8 @@ from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
 from vitscope.scope.stability_settings import StabilitySettings
 from vitscope.settings import Settings
+
+Group = TypeVar("Group", bound=Settings)
 
 
 class Study(Settings):
@@ -47,6 +50,7 @@ class Study(Settings):
     awcds: AwcdsSettings = AwcdsSettings()
     stability: StabilitySettings = StabilitySettings()
     beside: BesideSettings = BesideSettings()
+    probes: ProbeSettings = ProbeSettings()
 
 
 def load_study(path: Path) -> Study:
@@ -73,16 +77,11 @@ def resolve_paths(study: Study, base: Path) -> Study:
     """Make every path of a study absolute, relative ones starting from ``base``."""
     groups: dict[str, Settings] = {}
     for group in ("images", "backbone", "sae"):
-        settings: Settings = getattr(study, group)
-        paths = {
-            key: base / value.expanduser()
-            for key, value in settings.__dict__.items()
-            if isinstance(value, Path) and not (is_scene_set(value) or is_hub_address(value))
-        }
-        groups[group] = settings.model_copy(update=paths)
+        groups[group] = _absolute(getattr(study, group), base)
     if study.sae.path == SHIPPED:
         path = shipped_sae(study.backbone.name)
         groups["sae"] = groups["sae"].model_copy(update={"path": path})
+    groups["probes"] = _absolute_probes(study.probes, base)
     for group, key in (("stability", "against"), ("beside", "runs")):
         settings = getattr(study, group)
         runs = tuple(base / path.expanduser() for path in getattr(settings, key))
@@ -90,6 +89,28 @@ def resolve_paths(study: Study, base: Path) -> Study:
     name = resolve_name(study.backbone.name, base)
     groups["backbone"] = groups["backbone"].model_copy(update={"name": name})
     return study.model_copy(update=groups)
+
+
+def _absolute(settings: Group, base: Path) -> Group:
+    paths = {
+        key: base / value.expanduser()
+        for key, value in settings.__dict__.items()
+        if isinstance(value, Path) and not (is_scene_set(value) or is_hub_address(value))
+    }
+    return settings.model_copy(update=paths)
+
+
+def _absolute_probes(probes: ProbeSettings, base: Path) -> ProbeSettings:
+    groups = {
+        key: _absolute(value, base)
+        for key, value in probes.__dict__.items()
+        if isinstance(value, Settings)
+    }
+    weights = probes.zeroshot.tower_weights
+    if weights is not None and (file := base / Path(weights).expanduser()).is_file():
+        update = {"tower_weights": str(file)}
+        groups["zeroshot"] = groups["zeroshot"].model_copy(update=update)
+    return probes.model_copy(update=groups)
 
 
 def study_for_sae(model: str, sae: Path, images: Path, options: Mapping[str, object]) -> Study:

@@ -13,15 +13,17 @@ from command_line import QUICK, CommandLine, vitscope, write_pictures
 import vitscope as package
 from vitscope import demo
 from vitscope.backbones.zoo import ZOO
-from vitscope.pipeline import STAGES
+from vitscope.images.sources import ImageSettings
+from vitscope.pipeline import chosen_stages
 from vitscope.selfcheck import selfcheck as runs
 from vitscope.selfcheck.check import at_least, reported, within
 from vitscope.selfcheck.selfcheck import SelfcheckReport
 from vitscope.stages.purposes import PURPOSES
+from vitscope.study import Study
 
 __all__ = ["vitscope"]
 
-EVERY = [stage.name for stage in STAGES]
+EVERY = [stage.name for stage in chosen_stages(Study(images=ImageSettings(train=Path("pictures"))))]
 VERBS = ["run", "demo", "score", "selfcheck", "models", "export", "push", *PURPOSES]
 
 
@@ -109,7 +111,7 @@ def test_json_is_all_there_is_on_standard_output(vitscope: CommandLine) -> None:
 def test_stages_one_by_one(vitscope: CommandLine) -> None:
     write_pictures(vitscope.folder / "pictures", 12)
     study = vitscope.write('name = "one by one"\n' + QUICK)
-    for verb in PURPOSES:
+    for verb in EVERY:
         ended = vitscope(verb, study, "--json")
         assert ended.code == 0, ended.err
         assert list(strict_json(ended.out)["stages"]) == [verb]
@@ -169,6 +171,7 @@ def test_the_quick_demo_has_its_control_and_no_training(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # minutes on an idle machine, more beside other tests
 def test_the_demo_itself(vitscope: CommandLine) -> None:
     ended = vitscope("demo", "--json")
     assert ended.code == 0, ended.err

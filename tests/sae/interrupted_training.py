@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vitscope.activations.held_out import HeldOut
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
 from vitscope.sae.training import TrainedSae, train_sae
@@ -42,6 +43,12 @@ class WatchedSource:
 
     def sample(self, n: int) -> Tensor:
         return self.inner.sample(n)
+
+    def held_out(self, n: int) -> HeldOut:
+        return self.inner.held_out(n)
+
+    def images_of(self, epoch: int, batch_size: int, batch: int) -> list[str]:
+        return self.inner.images_of(epoch, batch_size, batch)
 
 
 def training(

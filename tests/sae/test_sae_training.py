@@ -8,6 +8,7 @@ import torch
 from planted_codes import hungarian_cosine, mixtures, unit_atoms
 from torch import Tensor
 
+from vitscope.activations.held_out import HeldOut
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
 from vitscope.sae.normalisation import fit_normalisation
@@ -109,6 +110,12 @@ class SpoiledSource:
 
     def sample(self, n: int) -> Tensor:
         return self.inner.sample(n)
+
+    def held_out(self, n: int) -> HeldOut:
+        return self.inner.held_out(n)
+
+    def images_of(self, epoch: int, batch_size: int, batch: int) -> list[str]:
+        return self.inner.images_of(epoch, batch_size, batch)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

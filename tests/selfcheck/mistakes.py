@@ -61,11 +61,11 @@ def _exemplars_shuffled(patch: MonkeyPatch) -> None:
     honest_merge = evaluate._merge
 
     def merge(context: Any, *arguments: Any) -> Any:
-        top, sums, activity = honest_merge(context, *arguments)
+        top, *others = honest_merge(context, *arguments)
         n = len(context.eval_refs())
         image = torch.where(top.image >= 0, (top.image + 1) % n, top.image)
         top = TopImages.of(top.activation, image)
-        return top, sums, activity
+        return top, *others
 
     patch.setattr(evaluate, "_merge", merge)
 

@@ -78,9 +78,12 @@ def run_jobs(*jobs: Job, scratch: Path) -> list[Ended]:
 
 def use_small_chunks() -> None:
     from vitscope.activations import extract
-    from vitscope.stages import chunked
+    from vitscope.probes import checkpoint, features
+    from vitscope.stages import chunked, zeroshot
 
-    chunked.CHUNK_IMAGES = extract.SHARD_IMAGES = SMALL_CHUNK
+    chunked.CHUNK_IMAGES = extract.SHARD_IMAGES = zeroshot.CHUNK_IMAGES = SMALL_CHUNK
+    features.SMALLEST_CHUNK = features.LARGEST_CHUNK = SMALL_CHUNK
+    checkpoint.SAVE_EVERY_S = 0.0
 
 
 def _interrupt(job: Job) -> None:

@@ -14,13 +14,14 @@ from small_study import copied, finished, pictures, small_study
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.errors import ArtifactError, ConfigError, SaeError
 from vitscope.images.verify import read_image_table
-from vitscope.pipeline import STAGES, run_study
+from vitscope.pipeline import chosen_stages, run_study
 from vitscope.sae.storage import load_sae, save_sae
 from vitscope.study import Study
 
 __all__ = ["copied", "finished", "pictures"]
 
-EVERY = [stage.name for stage in STAGES]
+EVERY = [stage.name for stage in chosen_stages(small_study(Path()))]
+"""Without probes, as their images are not named."""
 
 
 def redone(study: Study, run: RunDirectory) -> list[str]:

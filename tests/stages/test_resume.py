@@ -14,12 +14,13 @@ from small_study import N_IMAGES, copied, finished, pictures, small_study
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.tables import read_table
 from vitscope.errors import RunLockedError
-from vitscope.pipeline import STAGES, run_study
+from vitscope.pipeline import chosen_stages, run_study
 from vitscope.study import dump_study
 
 __all__ = ["copied", "finished", "pictures"]
 
-EVERY = [stage.name for stage in STAGES]
+EVERY = [stage.name for stage in chosen_stages(small_study(Path()))]
+"""Without probes, as their images are not named."""
 INTERRUPTED = "interrupted; run the same command again: finished work is kept"
 BATCH, STEPS_AT_KILL, CHECKPOINTED = 512, 25, 20
 

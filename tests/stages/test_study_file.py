@@ -176,3 +176,33 @@ def test_the_shipped_sae_is_that_of_the_studys_backbone(tmp_path: Path) -> None:
         assert study.sae.path == shipped_sae(name) and (shipped_sae(name) / "sae.json").is_file()
     with pytest.raises(SaeError, match="no SAE for 'clip-b16' comes with the package, only for"):
         load_study(write(tmp_path, text.format("clip-b16")))
+
+
+def test_paths_of_probes_start_from_the_study_and_names_stay_names(tmp_path: Path) -> None:
+    (tmp_path / "clip.pt").touch()
+    text = """
+[images]
+train = "scenes:9"
+[probes.classification]
+train = "imagenet"
+[probes.depth]
+train = "scenes:9?seed=3"
+validation = "nyu/labeled.mat"
+splits = "nyu/splits.mat"
+[probes.zeroshot]
+images = "imagenet"
+prompts = "imagenet"
+tower_weights = "clip.pt"
+"""
+    probes = load_study(write(tmp_path, text)).probes
+    assert probes.classification.train == probes.zeroshot.images == tmp_path / "imagenet"
+    assert probes.depth.train == Path("scenes:9?seed=3")
+    assert probes.depth.validation == tmp_path / "nyu/labeled.mat"
+    assert probes.depth.splits == tmp_path / "nyu/splits.mat"
+    assert probes.zeroshot.prompts == "imagenet", "built in, and no folder"
+    assert probes.zeroshot.tower_weights == str(tmp_path / "clip.pt")
+    own = text.replace('prompts = "imagenet"', 'prompts = "mine.toml"').replace("clip.pt", "openai")
+    found = load_study(write(tmp_path, own)).probes.zeroshot
+    assert (found.prompts, found.tower_weights) == (tmp_path / "mine.toml", "openai")
+    again = load_study(write(tmp_path, dump_study(load_study(write(tmp_path, own)))))
+    assert again.probes.zeroshot == found

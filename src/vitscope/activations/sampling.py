@@ -19,6 +19,13 @@ class ActivationSettings(Settings):
     draws: int = Field(default=1, ge=1)
     """Epochs with draws of their own on disk; training beyond them begins again at the first."""
 
+    cache: bool = True
+    """Keep the drawn tokens on disk; ``false`` encodes the images anew in every epoch of the
+    training, each epoch with a draw of its own, and keeps nothing."""
+
+    window_images: int = Field(default=16_384, ge=1)
+    """Without ``cache``: images whose tokens are shuffled together; all, where there are fewer."""
+
 
 def draw_tokens(
     settings: ActivationSettings, n_patches: int, *, seed: int, epoch: int, image_id: str

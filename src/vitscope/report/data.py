@@ -11,6 +11,7 @@ from vitscope.backbones.backbone import Site
 from vitscope.metrics.reconstruction import ReconstructionMetrics
 from vitscope.report.beside import RunFigures
 from vitscope.report.gallery import GalleryChoice, GalleryFeature
+from vitscope.report.removal import RemovalFigures
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.evidence import Evidence
@@ -77,6 +78,7 @@ class ReportData:
         curve: lines of the training log; empty for an SAE brought along.
         stability: the scores held against those of other choices.
         beside: this run and others, if any are shown beside it.
+        removal: what is left without each group; None where neither probes nor zero-shot have run.
         skipped: (image id, reason) of skipped images; the page lists the first ones.
     """
 
@@ -110,6 +112,7 @@ class ReportData:
     curve: tuple[Mapping[str, float], ...] = ()
     stability: tuple[Agreement, ...] = ()
     beside: tuple[RunFigures, ...] = ()
+    removal: RemovalFigures | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -12,6 +12,7 @@ from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
 from vitscope.figures.cds import plot_cds
 from vitscope.figures.instability import plot_instability
 from vitscope.figures.norms import plot_norms
+from vitscope.figures.reliability import FEWEST, plot_reliability
 from vitscope.figures.shifts import plot_shifts
 from vitscope.figures.svg import inline_svg
 from vitscope.figures.training import plot_training
@@ -21,6 +22,8 @@ from vitscope.report.data import ReportData
 from vitscope.report.groups import group_profiles
 from vitscope.report.headlines import MISSED, headlines
 from vitscope.report.instability import instability_view
+from vitscope.report.removal import reliability_lines
+from vitscope.report.removal_view import removal_view
 from vitscope.report.spectrum import describe_coverage
 from vitscope.report.study import study_toml
 from vitscope.report.thresholds import gamma_view, tau_view
@@ -58,6 +61,8 @@ def render_report(data: ReportData) -> str:
         headlines=headlines(data),
         groups=group_profiles(data),
         instability=instability_view(data),
+        removal=removal_view(data.removal),
+        fewest=FEWEST,
         galleries=_galleries(data),
         missed=MISSED,
         gamma=gamma_view(data),
@@ -107,6 +112,10 @@ def _figures(data: ReportData) -> dict[str, Markup]:
         spectra = [(run.name, run.spectrum) for run in data.beside]
         drawn["cds_beside"] = (plot_cds_beside(scores), "Histograms of CDS of several runs")
         drawn["awcds_beside"] = (plot_awcds_beside(spectra), "awCDS over norms of several runs")
+    if data.removal is not None and data.removal.zero_shot is not None:
+        diagrams = reliability_lines(data.removal)
+        text = "Accuracy over confidence, with and without each group"
+        drawn["reliability"] = (plot_reliability(diagrams), text)
     # names of runs come out as the SVG writer escapes them; the rest is fixed words and numbers.
     # the SVG is our own; its texts are numbers and fixed words
     return {name: Markup(inline_svg(f, name, text)) for name, (f, text) in drawn.items()}

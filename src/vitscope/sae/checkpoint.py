@@ -1,10 +1,11 @@
 """Checkpoints of a training: whole or absent, and used only by the same training.
 
-θ is fitted after the last step and from the weights alone, so a checkpoint holds none.
+θ is fitted after the last step and from the weights alone; a checkpoint holds the running θ that
+training is watched under.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from vitscope.errors import ArtifactError
 from vitscope.sae.normalisation import Normalisation
 from vitscope.sae.parameters import Parameters
 from vitscope.sae.state import StepFigures, TrainingState, new_state
+from vitscope.sae.watch import Watch
 
-CHECKPOINT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 3
 """Bumped when the content of a checkpoint, or what a step does with it, changes."""
 
 
@@ -34,6 +36,7 @@ def save_checkpoint(
         "schema": str(CHECKPOINT_SCHEMA),
         "fingerprint": fingerprint,
         "step": str(state.step),
+        "watch": json.dumps(asdict(state.watch)),
         "figures": json.dumps(None if state.figures is None else asdict(state.figures)),
     }
     save_tensors(path, tensors, metadata)
@@ -57,11 +60,12 @@ def load_checkpoint(
     # cloned, because tensors mapped from a file may be unaligned, and alignment decides the order
     # in which vector instructions add: the last bit of every later step
     tensors = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
-    names = ("w_enc", "b_enc", "w_dec", "b_dec")
+    names = {field.name for field in fields(Parameters)} & tensors.keys()
     state = new_state(Parameters(**{name: tensors[name] for name in names}))
     state.step = int(metadata["step"])
     state.optimiser.load_state_tensors(tensors, state.step)
     state.silent_tokens = tensors["silent_tokens"]
+    state.watch = Watch(**json.loads(metadata["watch"]))
     figures = json.loads(metadata["figures"])
     state.figures = None if figures is None else StepFigures(**figures)
     return state, Normalisation(tensors["mean"], float(tensors["scale"]))

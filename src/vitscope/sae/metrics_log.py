@@ -9,6 +9,7 @@ from typing import Self, TextIO
 from vitscope.artifacts.atomic import write_text
 from vitscope.errors import ArtifactError
 from vitscope.sae.state import StepFigures
+from vitscope.sae.watch import HeldOutFigures
 
 
 class MetricsLog:
@@ -40,10 +41,26 @@ class MetricsLog:
         if self._handle is not None:
             self._handle.close()
 
-    def write(self, figures: StepFigures, learning_rate: float) -> None:
-        """Append one line and hand it to the system."""
+    def write(
+        self,
+        figures: StepFigures,
+        learning_rate: float,
+        held_out: HeldOutFigures | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Append one line and hand it to the system.
+
+        Args:
+            figures: of the batch.
+            learning_rate: of the step.
+            held_out: where this step was looked at.
+            threshold: the running θ of that look, on normalised inputs, if the method has one.
+        """
         if self._handle is not None:
-            line = {**asdict(figures), "learning_rate": learning_rate}
+            line: dict[str, float] = {**asdict(figures), "learning_rate": learning_rate}
+            if held_out is not None:
+                line |= {f"held_out_{name}": value for name, value in asdict(held_out).items()}
+                line |= {} if threshold is None else {"running_threshold": threshold}
             self._handle.write(json.dumps(line) + "\n")
             self._handle.flush()
 

@@ -1,5 +1,6 @@
 """Centring and scale of the inputs, and how they are folded into the finished SAE."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,11 @@ class Normalisation:
             b_enc=parameters.b_enc / self.scale,
             w_dec=parameters.w_dec,
             b_dec=self.mean + parameters.b_dec / self.scale,
+            log_threshold=(
+                None
+                if parameters.log_threshold is None
+                else parameters.log_threshold - math.log(self.scale)
+            ),
         )
 
 

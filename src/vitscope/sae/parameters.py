@@ -23,20 +23,24 @@ class Parameters:
         b_enc: encoder bias.
         w_dec: decoder, unit rows.
         b_dec: decoder bias.
+        log_threshold: logarithm of every feature's θ, where the method learns one.
     """
 
     w_enc: Float[Tensor, "m d"]
     b_enc: Float[Tensor, "m"]
     w_dec: Float[Tensor, "m d"]
     b_dec: Float[Tensor, "d"]
+    log_threshold: Float[Tensor, "m"] | None = None
 
     def named(self) -> dict[str, Tensor]:
         """Return the tensors by name, in a fixed order."""
+        learned = {} if self.log_threshold is None else {"log_threshold": self.log_threshold}
         return {
             "w_enc": self.w_enc,
             "b_enc": self.b_enc,
             "w_dec": self.w_dec,
             "b_dec": self.b_dec,
+            **learned,
         }
 
     def finite(self) -> bool:

@@ -1,15 +1,16 @@
 """The numbers of a training that settings and source fix before its first step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitscope.artifacts.checksum import fingerprint as hash_of
 from vitscope.errors import SaeError
+from vitscope.sae.methods import method_of, warmed
 from vitscope.sae.objective import Objective
 from vitscope.sae.schedule import dead_after, effective_batch, total_steps
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TokenSource
 
-NOT_IN_KEY = {"path", "checkpoint_every", "log_every"}
+NOT_IN_KEY = {"path", "checkpoint_every", "log_every", "sweep"}
 """Settings that leave the weights as they are: changing them does not void a checkpoint."""
 
 
@@ -74,6 +75,17 @@ def plan_training(
             k=settings.k,
             aux_k=settings.aux_k or max(1, source.width // 2),
             aux_coefficient=settings.aux_coefficient,
+            method=method_of(settings, n_features),
         ),
         key=hash_of(decisive),
+    )
+
+
+def objective_at(plan: TrainingPlan, step: int) -> Objective:
+    """Return what the step after ``step`` minimises: penalties rise at the beginning."""
+    method = warmed(plan.objective.method, (step + 1) / plan.n_steps)
+    return (
+        plan.objective
+        if method is plan.objective.method
+        else replace(plan.objective, method=method)
     )

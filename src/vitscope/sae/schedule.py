@@ -38,8 +38,20 @@ def dead_after(settings: SaeSettings, training_tokens: int) -> int:
     return max(1, min(DEFAULT_DEAD_TOKENS, int(DEFAULT_DEAD_SHARE * training_tokens)))
 
 
-def learning_rate(settings: SaeSettings, step: int, n_steps: int) -> float:
-    """Return the rate of ``step`` (from 0): linear rise, plateau, linear fall towards zero."""
+def learning_rate(settings: SaeSettings, step: int, n_steps: int, end: int | None = None) -> float:
+    """Return the rate of ``step`` (from 0): linear rise, plateau, linear fall towards zero.
+
+    Args:
+        settings: the rates, and the shares of rise and fall.
+        step: steps done.
+        n_steps: planned steps, of which rise and fall are shares.
+        end: where training ends earlier: the fall is as long as planned, and ends there.
+    """
     rise = (step + 1) / max(settings.warmup_share * n_steps, 1)
-    fall = (n_steps - step) / max(settings.decay_share * n_steps, 1)
+    fall = ((end or n_steps) - step) / max(settings.decay_share * n_steps, 1)
     return settings.learning_rate * min(1.0, rise, fall)
+
+
+def end_after_fall(settings: SaeSettings, step: int, n_steps: int) -> int:
+    """Return where a training ends whose rate begins its final fall after ``step`` steps."""
+    return min(n_steps, step + math.ceil(settings.decay_share * n_steps))

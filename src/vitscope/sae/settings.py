@@ -1,10 +1,33 @@
 """The ``[sae]`` group of a study: which SAE, and how it is trained."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from vitscope.activations.held_out import HeldOutKind
 from vitscope.settings import Settings
+
+MethodName = Literal["batch-topk", "topk", "relu", "jumprelu", "matryoshka"]
+
+
+class SweepSettings(Settings):
+    """Every combination of these lists is an SAE; an empty list keeps the study's own value."""
+
+    seed: tuple[int, ...] = ()
+    """Seeds of the initial weights; the tokens and their order stay those of the study's seed."""
+
+    k: tuple[int, ...] = ()
+    """Values of ``sae.k``."""
+
+    expansion: tuple[int, ...] = ()
+    """Values of ``sae.expansion``."""
+
+    learning_rate: tuple[float, ...] = ()
+    """Values of ``sae.learning_rate``."""
+
+    method: tuple[MethodName, ...] = ()
+    """Values of ``sae.method``."""
 
 
 class SaeSettings(Settings):
@@ -12,7 +35,8 @@ class SaeSettings(Settings):
 
     path: Path | None = None
     """An SAE to use as it is: a folder or file of any supported format, or
-    ``hf:owner/repo[/folder][@revision]``; None trains one."""
+    ``hf:owner/repo[/folder][@revision]``, or ``shipped``, the one that comes with an embedded
+    backbone; None trains one."""
 
     expansion: int = Field(default=32, ge=1)
     """Dictionary size over width: m = expansion · d [S]."""
@@ -53,10 +77,58 @@ class SaeSettings(Settings):
     """Tokens from which the mean and the scale of the inputs are estimated [A]."""
 
     threshold_tokens: int = Field(default=32_768, ge=1)
-    """Tokens on which θ is fitted after training [A]."""
+    """Held-out tokens on which θ is fitted after training [A]."""
+
+    held_out: HeldOutKind = "images"
+    """What training never sees and θ is fitted on: whole ``images``; the last ``draw`` on disk of
+    every image; ``none`` fits θ on training tokens [A]."""
+
+    held_out_share: float = Field(default=0.05, gt=0, lt=1)
+    """Of the images, at most this share is held out; fewer, where ``threshold_tokens`` need
+    fewer [A]."""
+
+    evaluate_every: int = Field(default=100, ge=0)
+    """Steps between two looks at held-out tokens under a running θ; 0 takes the last step's
+    alone."""
+
+    evaluation_tokens: int = Field(default=4096, ge=1)
+    """Held-out tokens looked at."""
+
+    patience: int | None = Field(default=None, ge=1)
+    """Early stop: after so many looks without a better held-out FVU the rate begins its final
+    fall at once; None trains to the end."""
+
+    method: MethodName = "batch-topk"
+    """How codes become sparse in training: the B·K largest of the batch [S]; ``topk``, the K
+    largest of every token; ``relu`` with an L1 penalty; ``jumprelu``, a learned θ a feature;
+    ``matryoshka``, batch-topk whose first features must reconstruct alone, too."""
+
+    l1_coefficient: float = Field(default=3.0, ge=0)
+    """``relu``: weight of Σ|code| against Σ‖x − x̂‖² on inputs of mean squared norm d [A]."""
+
+    l0_coefficient: float = Field(default=1.0, ge=0)
+    """``jumprelu``: weight of (L0 / K − 1)² against the FVU [A]."""
+
+    jump_bandwidth: float = Field(default=0.2, gt=0)
+    """``jumprelu``: width of the window around θ through which θ gets its gradient, in units of
+    the normalised inputs [A]."""
+
+    prefixes: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+    """``matryoshka``: shares of the dictionary that must reconstruct alone, ascending to 1 [A]."""
+
+    sweep: SweepSettings = SweepSettings()
+    """Several SAEs over one pass of the activations, for ``vitscope train --sweep``."""
 
     checkpoint_every: int = Field(default=250, ge=1)
     """Steps between two checkpoints."""
 
     log_every: int = Field(default=10, ge=1)
     """Steps between two lines of the metrics log."""
+
+    @field_validator("prefixes")
+    @classmethod
+    def _ascend_to_one(cls, prefixes: tuple[float, ...]) -> tuple[float, ...]:
+        ascending = all(a < b for a, b in zip((0.0, *prefixes), prefixes, strict=False))
+        if not prefixes or not ascending or prefixes[-1] != 1:
+            raise ValueError(f"prefixes must ascend from above 0 to 1 (got {list(prefixes)})")
+        return prefixes

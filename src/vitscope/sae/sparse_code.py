@@ -1,6 +1,6 @@
-"""A batch of codes as its non-zero entries alone, and the linear algebra that this makes cheap.
+"""A batch of codes as its non-zero entries alone.
 
-A batch has B·K entries of B·m. Decoding and all gradients are sums of a few weighted rows, which
+A batch has B·K entries of B·m. Decoding is a sum of a few weighted rows per token, which
 ``embedding_bag`` computes without a dense ``[B, m]`` code.
 """
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from vitscope.axes import Float, Int64, Rows
+from vitscope.distributed import Ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,61 +43,30 @@ class SparseCode:
         whole[self.rows, self.features] = self.values
         return whole
 
+    def gathered(self, n_rows: int, first_row: int, ranks: Ranks) -> "SparseCode":
+        """Return the code of all ranks' rows.
 
-@dataclass(frozen=True, eq=False)
-class WeightGradients:
-    """Gradients of both weight matrices (one row per feature) and of the encoder bias."""
+        Args:
+            n_rows: rows of all ranks.
+            first_row: number of rows that the lower ranks hold.
+            ranks: whose codes are put together.
+        """
+        return SparseCode(
+            rows=ranks.gather(self.rows + first_row),
+            features=ranks.gather(self.features),
+            values=ranks.gather(self.values),
+            n_rows=n_rows,
+            n_features=self.n_features,
+        )
 
-    w_enc: Float[Tensor, "m d"]
-    w_dec: Float[Tensor, "m d"]
-    b_enc: Float[Tensor, "m"]
 
-
-def decode(code: SparseCode, w_dec: Float[Tensor, "m d"]) -> Rows:
-    """Return ``code @ w_dec``, ``[B, d]``."""
+def decode(code: SparseCode, weights: Float[Tensor, "m d"]) -> Rows:
+    """Return ``code @ weights``, ``[B, d]``."""
+    tokens = torch.arange(code.n_rows, device=code.rows.device)
     return embedding_bag(
         code.features,
-        w_dec,
-        _starts(code.rows, code.n_rows),
+        weights,
+        torch.searchsorted(code.rows, tokens),
         mode="sum",
         per_sample_weights=code.values,
     )
-
-
-def value_gradients(
-    code: SparseCode, w_dec: Float[Tensor, "m d"], output_gradient: Rows
-) -> Float[Tensor, "n"]:
-    """Return the gradient of each entry's value, given that of the decoded rows."""
-    values = code.values.detach().requires_grad_()
-    leaf = SparseCode(code.rows, code.features, values, code.n_rows, code.n_features)
-    with torch.enable_grad():  # w_dec asks for no gradient, so only the values' is computed
-        decoded = decode(leaf, w_dec)
-    (gradient,) = torch.autograd.grad(decoded, values, output_gradient)
-    return gradient
-
-
-def weight_gradients(
-    code: SparseCode, of_values: Float[Tensor, "n"], output_gradient: Rows, x: Rows
-) -> WeightGradients:
-    """Return the gradients of the weights, given those of the values and of the decoded rows.
-
-    Args:
-        code: the entries.
-        of_values: gradient of each value, hence of its pre-activation (ReLU is open there).
-        output_gradient: gradient of the decoded rows ``[B, d]``.
-        x: what the encoder was multiplied with ``[B, d]``.
-    """
-    features, order = torch.sort(code.features, stable=True)
-    rows, starts = code.rows[order], _starts(features, code.n_features)
-    w_dec = embedding_bag(
-        rows, output_gradient, starts, mode="sum", per_sample_weights=code.values[order]
-    )
-    w_enc = embedding_bag(rows, x, starts, mode="sum", per_sample_weights=of_values[order])
-    b_enc = of_values.new_zeros(code.n_features).index_add_(0, code.features, of_values)
-    return WeightGradients(w_enc, w_dec, b_enc)
-
-
-def _starts(ascending: Int64[Tensor, "n"], n_bags: int) -> Int64[Tensor, "n_bags"]:
-    """Position at which each bag starts, in a list sorted by bag."""
-    sizes = torch.bincount(ascending, minlength=n_bags)
-    return torch.cumsum(sizes, 0) - sizes

@@ -1,6 +1,6 @@
 """Everything that changes from step to step of a training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from vitscope.axes import Int64
 from vitscope.sae.optimiser import UnitDecoderAdam
 from vitscope.sae.parameters import Parameters
+from vitscope.sae.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TrainingState:
         silent_tokens: tokens since each feature was last kept.
         step: steps done; with the batches per epoch, this is the place in the data too.
         figures: of the last step; None before the first.
+        watch: running θ, and how held-out figures went.
     """
 
     parameters: Parameters
@@ -48,6 +50,7 @@ class TrainingState:
     silent_tokens: Int64[Tensor, "m"]
     step: int = 0
     figures: StepFigures | None = None
+    watch: Watch = field(default_factory=Watch)
 
 
 def new_state(parameters: Parameters) -> TrainingState:

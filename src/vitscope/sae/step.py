@@ -2,13 +2,26 @@
 
 import math
 
-from torch import Tensor
-
-from vitscope.axes import Float, Rows
+from vitscope.axes import Rows
+from vitscope.distributed import ALONE, Ranks
 from vitscope.errors import SaeError
-from vitscope.sae.objective import Evaluation, evaluate
-from vitscope.sae.plan import TrainingPlan
+from vitscope.sae.kept_activations import KeptActivations
+from vitscope.sae.losses import sum_of_squares
+from vitscope.sae.objective import evaluate
+from vitscope.sae.plan import TrainingPlan, objective_at
 from vitscope.sae.state import StepFigures, TrainingState
+
+
+class BadStepError(SaeError):
+    """A step that cannot be taken.
+
+    Attributes:
+        rows: rows of the global batch that are to blame; empty where it is the batch as a whole.
+    """
+
+    def __init__(self, message: str, rows: list[int] | None = None) -> None:
+        super().__init__(message)
+        self.rows = rows or []
 
 
 def take_step(
@@ -16,27 +29,41 @@ def take_step(
     x: Rows,
     plan: TrainingPlan,
     learning_rate: float,
-    buffer: Float[Tensor, "B m"] | None = None,
+    kept: KeptActivations | None = None,
+    ranks: Ranks = ALONE,
 ) -> StepFigures:
-    """Move ``state`` by one step on normalised inputs ``x`` ``[B, d]`` and return its figures.
+    """Move ``state`` by one step on normalised inputs and return its figures.
+
+    Args:
+        state: the same on every rank, before and after.
+        x: this rank's rows ``[B, d]`` of the batch.
+        plan: of the training.
+        learning_rate: of this step.
+        kept: where pre-activations are written, so that no step allocates them anew.
+        ranks: who holds the batch's other rows.
 
     Raises:
-        SaeError: the inputs or the loss are not finite; ``state`` is then at the step before.
+        BadStepError: inputs or loss are not finite; ``state`` is then at the step before.
     """
     number = state.step + 1
-    if not bool(x.isfinite().all()):
-        raise SaeError(
-            f"step {number}: the activations contain NaN or infinity; extract them again in fp32"
+    bad = _bad_rows(x, ranks)
+    if bad:
+        raise BadStepError(
+            f"step {number}: the activations contain NaN or infinity; extract them again in fp32",
+            bad,
         )
     dead = state.silent_tokens >= plan.dead_after
     try:
-        evaluation = evaluate(state.parameters, x, plan.objective, dead=dead, buffer=buffer)
+        evaluation = evaluate(
+            state.parameters, x, objective_at(plan, state.step), dead=dead, kept=kept, ranks=ranks
+        )
     except FloatingPointError as error:
         raise diverged(number, str(error)) from error
     loss, auxiliary = float(evaluation.loss), float(evaluation.auxiliary)
     if not (math.isfinite(loss) and math.isfinite(auxiliary)):
         raise diverged(number, f"the loss is {loss}, the auxiliary loss {auxiliary}")
-    _count_silence(state, evaluation)
+    state.silent_tokens += evaluation.n_rows
+    state.silent_tokens[evaluation.fired] = 0
     state.optimiser.step(evaluation.gradients, learning_rate)
     state.step = number
     state.figures = StepFigures(
@@ -44,7 +71,7 @@ def take_step(
         loss=loss,
         auxiliary=auxiliary,
         fvu=float(evaluation.fvu),
-        l0=evaluation.code.n / x.shape[0],
+        l0=evaluation.l0,
         dead_share=float((state.silent_tokens >= plan.dead_after).double().mean()),
     )
     return state.figures
@@ -54,17 +81,23 @@ def require_finite(state: TrainingState) -> None:
     """Refuse to go on, or to save, with weights that are not finite.
 
     Raises:
-        SaeError: naming the step.
+        BadStepError: naming the step.
     """
     if not state.parameters.finite():
         raise diverged(state.step, "the weights contain NaN or infinity")
 
 
-def diverged(step: int, what: str) -> SaeError:
+def diverged(step: int, what: str) -> BadStepError:
     """Return the error of a training whose numbers left the finite range."""
-    return SaeError(f"training diverged at step {step}: {what}; lower learning_rate")
+    return BadStepError(f"training diverged at step {step}: {what}; lower learning_rate")
 
 
-def _count_silence(state: TrainingState, evaluation: Evaluation) -> None:
-    state.silent_tokens += evaluation.code.n_rows
-    state.silent_tokens[evaluation.code.features] = 0
+def _bad_rows(x: Rows, ranks: Ranks) -> list[int]:
+    """Rows of the global batch with NaN or infinity; every rank gets the same answer."""
+    # one fast pass, which only non-finite or absurdly large inputs fail; then the exact one
+    suspect = ~sum_of_squares(x).isfinite()
+    if not int(ranks.sum(suspect.long())):
+        return []
+    bad = (~x.isfinite()).any(1)
+    rows: list[int] = ranks.gather(bad.long()).nonzero().squeeze(1).tolist()
+    return rows

@@ -1,14 +1,92 @@
 """θ: the threshold under which a token's code no longer depends on its batch."""
 
+from dataclasses import dataclass, replace
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Float, Rows
+from vitscope.draws import generator
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.selection import largest_values
 
 ROWS_AT_ONCE = 2048
 """Tokens encoded at a time."""
+
+RESAMPLES = 200
+"""Bootstrap resamples of the images behind θ's interval."""
+
+CONFIDENCE = 0.95
+
+LOWEST = 0.5
+"""Activations are looked at down to this share of θ; where a resample's θ would lie below it (a
+handful of images, very unlike each other), the interval ends there."""
+
+
+@dataclass(frozen=True)
+class ThresholdFit:
+    """θ and how sure it is.
+
+    Attributes:
+        value: θ.
+        low: lower end of the 95 % interval.
+        high: upper end. NaN, like ``low``, where there is one image, or θ is 0.
+        n_images: images behind it.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_images: int
+
+
+def fit_with_interval(sae: SparseAutoencoder, held: HeldOut, *, seed: int) -> ThresholdFit:
+    """Fit θ on held-out tokens, and bootstrap it over their images.
+
+    Tokens of an image are alike, so images are resampled, not tokens. Every resample's θ is exact:
+    the activations are sorted once, and weighted by how often their image was drawn.
+
+    Args:
+        sae: as for :func:`fit_threshold`.
+        held: tokens and their images.
+        seed: of the resamples.
+    """
+    value = fit_threshold(sae, held.tokens)
+    distinct, image = torch.unique(held.images, return_inverse=True)
+    n_images = distinct.numel()
+    if n_images < 2 or value == 0:
+        return ThresholdFit(value, float("nan"), float("nan"), n_images)
+    values, of_image = _activations_above(sae, held.tokens, image, LOWEST * value)
+    n_tokens = np.bincount(image.numpy(), minlength=n_images)
+    fits: list[float] = []
+    random = generator(seed, "threshold-bootstrap")
+    for _ in range(RESAMPLES):
+        weight = np.bincount(random.integers(0, n_images, n_images), minlength=n_images)
+        wanted = sae.k * int(weight @ n_tokens)
+        above = weight[of_image].cumsum()  # entries at least as large as each, in the resample
+        place = int(np.searchsorted(above, wanted))
+        fits.append(float(values[place]) if place < values.size else LOWEST * value)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(fits, [tail, 1 - tail])
+    return ThresholdFit(value, float(low), float(high), n_images)
+
+
+def _activations_above(
+    sae: SparseAutoencoder, tokens: Rows, image: Tensor, least: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the activations above ``least``, descending, and the image of each."""
+    cut, values, images = replace(sae, threshold=least), [], []
+    for start in range(0, tokens.shape[0], ROWS_AT_ONCE):
+        rows = tokens[start : start + ROWS_AT_ONCE].to(sae.b_enc.device)
+        codes = cut.encode(rows)
+        row, feature = codes.nonzero(as_tuple=True)
+        values.append(codes[row, feature].cpu())
+        images.append(image[start + row.cpu()])
+    found = torch.cat(values)
+    order = found.argsort(descending=True, stable=True)
+    return found[order].numpy(), torch.cat(images)[order].numpy()
 
 
 def fit_threshold(sae: SparseAutoencoder, sample: Rows) -> float:

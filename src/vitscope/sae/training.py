@@ -1,27 +1,30 @@
-"""BatchTopK training, resumable to the bit on the CPU (protocol, section 2)."""
+"""Training of one SAE or several, resumable to the bit on the CPU (protocol, section 2)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Rows
 from vitscope.backbones.backbone import Site
+from vitscope.distributed import DistributedError, Ranks, current_ranks, share
+from vitscope.errors import SaeError
 from vitscope.progress import Tracker, track
-from vitscope.sae.checkpoint import load_checkpoint, save_checkpoint
-from vitscope.sae.finish import finished_sae
-from vitscope.sae.metrics_log import MetricsLog
+from vitscope.sae.kept_activations import KeptActivations
+from vitscope.sae.learner import NOWHERE, Keeping, Learner
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.normalisation import Normalisation, fit_normalisation
-from vitscope.sae.parameters import Parameters, initial_parameters
 from vitscope.sae.plan import TrainingPlan, plan_training
-from vitscope.sae.schedule import learning_rate
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TokenSource
-from vitscope.sae.state import StepFigures, TrainingState, new_state
-from vitscope.sae.step import require_finite, take_step
+from vitscope.sae.state import StepFigures
+from vitscope.sae.step import BadStepError
+
+NAMED_IMAGES = 3
+"""Images that a message names; of many, the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,8 @@ class TrainedSae:
         n_steps: optimiser steps, likewise.
         resumed_from: steps that earlier processes had done.
         final: figures of the last step, under batch top-k (those under θ are the metrics').
-        tokens_per_second: of this process's steps; NaN where none was left to do.
+        tokens_per_second: of this process's steps, all SAEs of the pass together; NaN where none
+            was left to do.
     """
 
     sae: SparseAutoencoder
@@ -43,6 +47,21 @@ class TrainedSae:
     resumed_from: int
     final: StepFigures
     tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One SAE to train.
+
+    Attributes:
+        settings: size, budget and rates; ``path`` and ``sweep`` are ignored.
+        seed: of the initial weights.
+        keeping: where its state and figures go.
+    """
+
+    settings: SaeSettings
+    seed: int
+    keeping: Keeping = NOWHERE
 
 
 def train_sae(
@@ -58,9 +77,13 @@ def train_sae(
 ) -> TrainedSae:
     """Train an SAE on ``source``.
 
+    Where torch.distributed is initialised, every rank calls this with equal arguments: the ranks
+    share each batch, keep the B·K largest activations of the whole of it, and end with the same
+    SAE. Rank 0 writes the checkpoint and the log.
+
     Args:
         source: raw activations.
-        settings: size, budget and rates; ``path`` is ignored.
+        settings: size, budget and rates; ``path`` and ``sweep`` are ignored.
         seed: of the initial weights.
         site: recorded with the SAE.
         checkpoint: where the state is kept every ``checkpoint_every`` steps and after the last;
@@ -71,61 +94,134 @@ def train_sae(
 
     Raises:
         SaeError: K exceeds the dictionary, the tokens are unusable, or training diverged.
+        DistributedError: there are more ranks than rows of a batch, or they do not start alike.
     """
-    plan = plan_training(settings, source, seed=seed, fingerprint=fingerprint)
-    state, normalisation = _start(source, plan, checkpoint, device)
-    resumed_from = state.step
-    with (
-        torch.no_grad(),
-        MetricsLog(log, resumed_from=resumed_from) as lines,
-        track("train SAE", plan.n_steps * plan.batch, "tokens") as progress,
-    ):
-        progress.skip(state.step * plan.batch)
-        buffer = torch.empty(plan.batch, plan.n_features, device=device)
-        for raw in _batches(source, plan, state.step):
-            rate = learning_rate(settings, state.step, plan.n_steps)
-            figures = take_step(state, normalisation.apply(raw.to(device)), plan, rate, buffer)
-            _show(progress, plan, figures)
-            last = state.step == plan.n_steps
-            if last or state.step % settings.log_every == 0:
-                lines.write(figures, rate)
-            if last or state.step % settings.checkpoint_every == 0:
-                require_finite(state)
-                if checkpoint is not None:
-                    save_checkpoint(checkpoint, state, normalisation, plan.key)
-        speed = progress.rate if state.step > resumed_from else math.nan
-        sae = finished_sae(source, plan, state, normalisation, site)
+    job = TrainingJob(settings, seed, Keeping(checkpoint, log))
+    return train_saes(source, [job], site=site, fingerprint=fingerprint, device=device)[0]
+
+
+def train_saes(
+    source: TokenSource,
+    jobs: Sequence[TrainingJob],
+    *,
+    site: Site | None = None,
+    fingerprint: str = "",
+    device: torch.device | str = "cpu",
+) -> list[TrainedSae]:
+    """Train several SAEs over one pass of ``source``; each equals one trained by itself.
+
+    Args:
+        source: raw activations.
+        jobs: the SAEs, at least one; with the same batches and steps.
+        site: as for :func:`train_sae`, like the others.
+        fingerprint: of whatever else decides the tokens.
+        device: where the arithmetic happens.
+
+    Raises:
+        SaeError: as for :func:`train_sae`; or the jobs differ in batch size or steps.
+        DistributedError: as for :func:`train_sae`.
+    """
+    ranks = current_ranks()
+    plans = [
+        plan_training(job.settings, source, seed=job.seed, fingerprint=fingerprint) for job in jobs
+    ]
+    _require_one_pass(plans)
+    with torch.no_grad(), ExitStack() as stack:
+        learners = [
+            stack.enter_context(Learner(source, plan, job.keeping, ranks, device))
+            for plan, job in zip(plans, jobs, strict=True)
+        ]
+        for learner in learners:
+            _require_same_start(learner.resumed_from, ranks, device)
+        wanted = [(job.settings.threshold_tokens, job.settings.evaluation_tokens) for job in jobs]
+        held = source.held_out(max(map(max, wanted)))
+        speed = _pass_over(source, learners, held, ranks)
+        return [_trained(learner, learner.finished(
+            held.first(learner.plan.settings.threshold_tokens), site), speed)
+            for learner in learners]  # fmt: skip
+
+
+def _trained(learner: Learner, sae: SparseAutoencoder, speed: float) -> TrainedSae:
+    state = learner.state
     assert state.figures is not None
     return TrainedSae(
         sae=sae,
-        n_tokens=state.step * plan.batch,
+        n_tokens=state.step * learner.plan.batch,
         n_steps=state.step,
-        resumed_from=resumed_from,
+        resumed_from=learner.resumed_from,
         final=state.figures,
         tokens_per_second=speed,
     )
 
 
-def _start(
-    source: TokenSource, plan: TrainingPlan, checkpoint: Path | None, device: torch.device | str
-) -> tuple[TrainingState, Normalisation]:
-    """Return the state of an earlier process, or that before the first step."""
-    found = None if checkpoint is None else load_checkpoint(checkpoint, plan.key, device)
-    if found is not None:
-        return found
-    normalisation = fit_normalisation(source.sample(plan.settings.statistics_tokens).to(device))
-    initial = initial_parameters(source.width, plan.n_features, seed=plan.seed).named()
-    parameters = Parameters(**{name: tensor.to(device) for name, tensor in initial.items()})
-    return new_state(parameters), normalisation
+def _pass_over(
+    source: TokenSource, learners: Sequence[Learner], held: HeldOut, ranks: Ranks
+) -> float:
+    """Take every step that is left; return tokens per second."""
+    unfinished = [one.state.step for one in learners if not one.done]
+    if not unfinished:
+        return math.nan
+    plan, start = learners[0].plan, min(unfinished)
+    device = learners[0].state.parameters.b_dec.device
+    mine, buffers = share(plan.batch, ranks), dict[int, KeptActivations]()
+    label = "train SAE" if len(learners) == 1 else f"train {len(learners)} SAEs"
+    with track(label, plan.n_steps * plan.batch, "tokens") as progress:
+        progress.skip(start * plan.batch)
+        for step, raw in _batches(source, plan, start):
+            # one that an earlier process left further ahead waits for the others
+            active = [one for one in learners if not one.done and one.state.step == step]
+            for one in active:
+                m = one.plan.n_features
+                if m not in buffers:
+                    like = torch.empty(0, device=device)
+                    buffers[m] = KeptActivations(mine.stop - mine.start, m, like)
+                try:
+                    one.learn(raw, buffers[m], held)
+                except BadStepError as error:
+                    raise _with_images(error, source, plan, step) from error
+            _show(progress, plan, learners)
+            if all(one.done for one in learners):
+                break
+        return progress.rate
 
 
-def _batches(source: TokenSource, plan: TrainingPlan, start: int) -> Iterator[Rows]:
+def _with_images(
+    error: BadStepError, source: TokenSource, plan: TrainingPlan, step: int
+) -> SaeError:
+    """Return the same error, with the batch and its images."""
+    epoch, batch = divmod(step, plan.batches_per_epoch)
+    images = source.images_of(epoch, plan.batch, batch)
+    named = list(dict.fromkeys(images[row] for row in error.rows or range(len(images))))
+    more = f" and {len(named) - NAMED_IMAGES} more" if len(named) > NAMED_IMAGES else ""
+    return SaeError(
+        f"{error} (batch {batch} of epoch {epoch}, images {', '.join(named[:NAMED_IMAGES])}{more})"
+    )
+
+
+def _require_one_pass(plans: Sequence[TrainingPlan]) -> None:
+    if len({(plan.batch, plan.n_steps) for plan in plans}) > 1:
+        raise SaeError(
+            "SAEs that are trained over one pass must share batch_size, epochs and steps; train "
+            "them one by one"
+        )
+
+
+def _require_same_start(step: int, ranks: Ranks, device: torch.device | str) -> None:
+    steps: list[int] = ranks.gather(torch.tensor([step], device=device)).tolist()
+    if len(set(steps)) > 1:
+        raise DistributedError(
+            f"the ranks resume from different steps ({steps}); let all of them read the same "
+            "checkpoint file, on a shared file system, or remove it"
+        )
+
+
+def _batches(source: TokenSource, plan: TrainingPlan, start: int) -> Iterator[tuple[int, Rows]]:
     """Yield the batches of step ``start`` and after, wherever in an epoch that is."""
     step = start
     while step < plan.n_steps:
         epoch, skip = divmod(step, plan.batches_per_epoch)
         for batch in source.epoch_batches(epoch, plan.batch, skip):
-            yield batch
+            yield step, batch
             step += 1
             if step == plan.n_steps:
                 return
@@ -134,9 +230,15 @@ def _batches(source: TokenSource, plan: TrainingPlan, start: int) -> Iterator[Ro
         )
 
 
-def _show(progress: Tracker, plan: TrainingPlan, figures: StepFigures) -> None:
-    progress.note(
-        f"loss {figures.loss:.4f}, FVU {figures.fvu:.3f}, L0 {figures.l0:.1f}, "
-        f"dead {figures.dead_share:.1%}"
-    )
+def _show(progress: Tracker, plan: TrainingPlan, learners: Sequence[Learner]) -> None:
+    figures = [one.state.figures for one in learners if one.state.figures is not None]
+    if len(figures) == 1:
+        one = figures[0]
+        progress.note(
+            f"loss {one.loss:.4f}, FVU {one.fvu:.3f}, L0 {one.l0:.1f}, dead {one.dead_share:.1%}"
+        )
+    else:
+        fvus = [one.fvu for one in figures]
+        worst = max(one.dead_share for one in figures)
+        progress.note(f"FVU {min(fvus):.3f} to {max(fvus):.3f}, dead at most {worst:.1%}")
     progress.advance(plan.batch)

@@ -13,10 +13,15 @@ from vitscope.artifacts.tables import write_table
 from vitscope.images.sources import ImageRef
 from vitscope.metrics.activity import FeatureActivity
 from vitscope.metrics.reconstruction import ReconstructionSums
+from vitscope.removal.contribution import active_entries
+from vitscope.removal.statistics import ContributionSums
 from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
+
+ACTIVITY_SCHEMA = 2
+"""Counts up when the table of activity gets other columns: the stage is then done anew."""
 
 
 def run_evaluate(context: Context) -> StageOutcome:
@@ -29,10 +34,10 @@ def run_evaluate(context: Context) -> StageOutcome:
         tau = read_tau(context)
         reduce = partial(_evaluate_chunk, context, tau, k)
         done = pass_over(context, "evaluate", fingerprint, refs, context.plain_view, reduce)
-        top, sums, activity = _merge(context, done.parts, k)
+        top, sums, activity, contributions = _merge(context, done.parts, k)
         source = {"stage": "evaluate", "fingerprint": fingerprint}
         _write_exemplars(context, top, refs, source)
-        _write_activity(context, activity, source)
+        _write_activity(context, activity, contributions, source)
         metrics = sums.metrics()
         write_json(run.table("reconstruction"), asdict(metrics) | {"tau": tau})
         fired = activity.count["normal"] + activity.count["outlier"] > 0
@@ -51,7 +56,7 @@ def run_evaluate(context: Context) -> StageOutcome:
 
     return context.finish(
         "evaluate",
-        settings={"top_images": k},
+        settings={"top_images": k, "activity": ACTIVITY_SCHEMA},
         after=("images", "train", "outliers"),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
@@ -64,6 +69,7 @@ def _evaluate_chunk(
     sae, start = context.sae, _position(context, chunk[0])
     top = TopImages.empty(sae.n_features, k)
     sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
+    contributions = ContributionSums(sae.n_features)
     for batch in batches:
         patch = batch.tokens.patch.float()
         for some in codes_that_fit(len(patch), patch.shape[1], sae.n_features):
@@ -72,10 +78,11 @@ def _evaluate_chunk(
             outlier = rows.norm(dim=-1) > tau
             sums.update(rows, sae.decode(codes, like=rows), codes, outlier)
             activity.update(codes, outlier)
+            contributions.update(active_entries(codes))
             strongest = codes.reshape(-1, patch.shape[1], sae.n_features).amax(1)
             top.update(strongest, torch.tensor(batch.indices[some]) + start)
     exemplars = {"top.entries": top.entries.cpu()}
-    return exemplars | sums.to_tensors() | activity.to_tensors()
+    return exemplars | sums.to_tensors() | activity.to_tensors() | contributions.to_tensors()
 
 
 def _position(context: Context, ref: ImageRef) -> int:
@@ -84,15 +91,17 @@ def _position(context: Context, ref: ImageRef) -> int:
 
 def _merge(
     context: Context, parts: list[dict[str, Tensor]], k: int
-) -> tuple[TopImages, ReconstructionSums, FeatureActivity]:
+) -> tuple[TopImages, ReconstructionSums, FeatureActivity, ContributionSums]:
     sae = context.sae
     top = TopImages.empty(sae.n_features, k)
     sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
+    contributions = ContributionSums(sae.n_features)
     for part in parts:
         top.merge(TopImages(part["top.entries"]))
         sums.merge(ReconstructionSums.from_tensors(part))
         activity.merge(FeatureActivity.from_tensors(part))
-    return top, sums, activity
+        contributions.merge(ContributionSums.from_tensors(part))
+    return top, sums, activity, contributions
 
 
 def _write_exemplars(
@@ -110,13 +119,20 @@ def _write_exemplars(
     write_table(context.run.exemplars, columns, source)
 
 
-def _write_activity(context: Context, activity: FeatureActivity, source: dict[str, str]) -> None:
+def _write_activity(
+    context: Context,
+    activity: FeatureActivity,
+    contributions: ContributionSums,
+    source: dict[str, str],
+) -> None:
     columns = {
         "density": activity.density(),
         "mean_activation": activity.mean_active(),
         "max_activation": activity.maximum,
         "mean_on_outlier": activity.mean_on("outlier"),
         "mean_on_normal": activity.mean_on("normal"),
+        "energy": contributions.energy(context.sae),
+        "rate": contributions.rate(),
     }
     arrays = {name: values.double().numpy() for name, values in columns.items()}
     write_table(context.run.columns("activity"), arrays, source)

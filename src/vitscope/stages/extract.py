@@ -1,6 +1,7 @@
 """Stage «extract»: patch tokens of the training images, as shards on disk."""
 
-from vitscope.activations.extract import extract_activations
+from vitscope.activations.extract import MANIFEST_SCHEMA, extract_activations
+from vitscope.artifacts.atomic import write_json
 from vitscope.artifacts.stage import StageOutput
 from vitscope.stages.context import Context, StageOutcome
 
@@ -10,6 +11,8 @@ def run_extract(context: Context) -> StageOutcome:
     study, run = context.study, context.run
 
     def body(fingerprint: str) -> StageOutput:
+        if not study.activations.cache:
+            return _nothing_kept(context, fingerprint)
         extraction = extract_activations(
             context.backbone,
             context.images("train").usable,
@@ -23,10 +26,23 @@ def run_extract(context: Context) -> StageOutcome:
         summary = {"images": extraction.n_images, "tokens": extraction.n_tokens}
         return StageOutput(extraction.files, summary | extraction.rates)
 
+    settings = study.activations.model_dump()
+    if study.activations.cache:  # the same shards, whatever a stream's window would be
+        del settings["cache"], settings["window_images"]
     return context.finish(
         "extract",
-        settings=study.activations.model_dump(),
+        settings=settings,
         after=("images",),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
     )
+
+
+def _nothing_kept(context: Context, fingerprint: str) -> StageOutput:
+    """Leave a note in place of shards: training streams, and must notice other images."""
+    folder = context.run.activations
+    for shard in folder.glob("part-*.safetensors"):
+        shard.unlink()
+    note = folder / "manifest.json"
+    write_json(note, {"schema": MANIFEST_SCHEMA, "streamed": True, "fingerprint": fingerprint})
+    return StageOutput([note], {"images": len(context.images("train").usable), "tokens": 0})

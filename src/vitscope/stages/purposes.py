@@ -11,5 +11,7 @@ PURPOSES: dict[str, str] = {
     "stability": "would another choice score and split the features alike?",
     "instability": "how far attention moves, outliers against others",
     "awcds": "activation-weighted CDS over the norm spectrum",
+    "probe": "linear probes on tokens with and without each group",
+    "zeroshot": "predictions by text with and without each group",
     "report": "one self-contained page",
 }

@@ -32,12 +32,15 @@ from vitscope.stages.beside import other_runs_digest, read_other_runs, read_run_
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.partition import read_scores
+from vitscope.stages.probe import probes_are_set
+from vitscope.stages.removal_tables import read_removal
 from vitscope.stages.run_tables import number, read_reconstruction, read_spectrum, read_threshold
 from vitscope.stages.stability import read_stability
+from vitscope.stages.zeroshot import zero_shot_is_set
 
 BEFORE = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "stability",
-          "instability", "awcds")  # fmt: skip
-NEEDED = tuple(name for name in BEFORE if name != "extract")
+          "instability", "awcds", "probe", "zeroshot")  # fmt: skip
+NEEDED = tuple(name for name in BEFORE if name not in ("extract", "probe", "zeroshot"))
 
 Table = Mapping[str, NDArray[Any]]
 
@@ -58,7 +61,7 @@ def run_report(context: Context) -> StageOutcome:
             "note": context.study.note,
             **context.study.outliers.model_dump(include={"attention"}),
         },
-        after=NEEDED,
+        after=(*NEEDED, *_removal_stages(context)),
         extra_inputs={
             "backbone": context.backbone_digest,
             **{str(path): other_runs_digest(path) for path in context.study.beside.runs},
@@ -106,12 +109,22 @@ def gather(context: Context) -> ReportData:
         stability=tuple(read_stability(run)),
         spectrum=read_spectrum(run),
         beside=_beside(context),
+        removal=read_removal(run, _removal_stages(context)),
         choice=choice,
         gallery=_gallery(context, choice),
         stages=_timings(context),
         versions=library_versions(),
         curve=_curve(context) if trained else (),
         skipped=tuple(skipped),
+    )
+
+
+def _removal_stages(context: Context) -> tuple[str, ...]:
+    """Return which of «probe» and «zeroshot» the study asks for and the run has."""
+    study = context.study
+    wanted = {"probe": probes_are_set(study), "zeroshot": zero_shot_is_set(study)}
+    return tuple(
+        name for name, is_wanted in wanted.items() if is_wanted and read_stamp(context.run, name)
     )
 
 
@@ -149,7 +162,8 @@ def _histogram(table: Table) -> NormHistogram:
 
 
 def _timings(context: Context) -> tuple[StageTiming, ...]:
-    stamps = (read_stamp(context.run, name) for name in BEFORE)
+    optional = {"probe", "zeroshot"} - set(_removal_stages(context))
+    stamps = (read_stamp(context.run, name) for name in BEFORE if name not in optional)
     return tuple(StageTiming(stamp.stage, stamp.seconds, _rate(stamp)) for stamp in stamps if stamp)
 
 

@@ -1,4 +1,4 @@
-"""Stage «train»: a BatchTopK SAE on the extracted tokens, or a given one taken in."""
+"""Stage «train»: an SAE on the extracted tokens, or a given one taken in."""
 
 import math
 from dataclasses import replace
@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 
 from vitscope.activations.forward import PassClock, encode_images
-from vitscope.activations.shard_source import ShardSource
 from vitscope.artifacts.stage import StageOutput
 from vitscope.axes import Rows
 from vitscope.sae.formats.diagnostics import SAMPLE_TOKENS, check_reconstruction
@@ -14,6 +13,7 @@ from vitscope.sae.formats.load import load_sae as load_any_sae
 from vitscope.sae.storage import check_fits, sae_digest, save_sae
 from vitscope.sae.training import train_sae
 from vitscope.stages.context import Context, StageOutcome
+from vitscope.stages.tokens import token_source
 
 SAMPLE_IMAGES = 16
 """Images from which tokens are taken to try a given SAE on: more than one kind of picture."""
@@ -29,7 +29,7 @@ def _train(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         trained = train_sae(
-            ShardSource.open(run.activations, seed=study.seed),
+            token_source(context),
             study.sae,
             seed=study.seed,
             site=context.backbone.site,
@@ -38,19 +38,23 @@ def _train(context: Context) -> StageOutcome:
             log=run.training_log,
             device=context.device,
         )
-        files = save_sae(run.sae, trained.sae)
+        files, info = save_sae(run.sae, trained.sae), trained.sae.info
         summary = {
             "features": trained.sae.n_features,
             "steps": trained.n_steps,
             "tokens": trained.n_tokens,
             "tokens_per_s": _rounded(trained.tokens_per_second),
             "batch_fvu": round(trained.final.fvu, 4),
+            "held_out_fvu": round(float(info["held_out_fvu"]), 4),
+            "held_out_silent_share": round(float(info["held_out_silent_share"]), 4),
+            "held_out_tokens": info["held_out_n_tokens"],
             "dead_share": round(trained.final.dead_share, 4),
+            "dead_after_tokens": info["dead_after_tokens"],
             "threshold": trained.sae.threshold,
         }
         return StageOutput([*files, run.training_log], summary)
 
-    settings = study.sae.model_dump(exclude={"path", "checkpoint_every", "log_every"})
+    settings = study.sae.model_dump(exclude={"path", "checkpoint_every", "log_every", "sweep"})
     return context.finish("train", settings=settings, after=("extract",), body=body)
 
 

@@ -1,0 +1,1 @@
+"""What can be read off tokens: linear probes over cached features, and zero-shot by text."""

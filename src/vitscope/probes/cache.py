@@ -1,0 +1,189 @@
+"""Features on disk, memory-mapped: written chunk by chunk, resumed where they stopped."""
+
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitscope.artifacts.atomic import read_json, write_json
+from vitscope.errors import ArtifactError, ConfigError
+from vitscope.progress import Tracker
+
+RECORD = "cache.json"
+SCHEMA = 1
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ArrayPlan:
+    """One array of a cache: what each image adds to it.
+
+    Attributes:
+        shape: of one image's entry.
+        dtype: NumPy's name of its type.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of one image's entry."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What a cache will hold; known before anything is computed.
+
+    Attributes:
+        n_images: N, entries of every array.
+        arrays: by name.
+    """
+
+    n_images: int
+    arrays: Mapping[str, ArrayPlan]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size on disk."""
+        return self.n_images * sum(plan.bytes_per_image for plan in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A complete cache.
+
+    Attributes:
+        folder: where it lies.
+        plan: what it holds.
+        fingerprint: of everything that decided its content.
+    """
+
+    folder: Path
+    plan: CachePlan
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return self.plan.n_images
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Map one array [N, …]; nothing is read yet."""
+        # copy on write: torch wants writable memory, and the file must stay as it is
+        return _map(self.folder, name, self.plan, "c")
+
+
+def fill_cache(
+    folder: Path,
+    fingerprint: str,
+    plan: CachePlan,
+    *,
+    chunk_images: int,
+    compute: Callable[[range], Arrays],
+    progress: Tracker | None = None,
+) -> FeatureCache:
+    """Compute what a cache lacks, chunk by chunk, and return it complete.
+
+    A chunk counts as done once its bytes and its checksums are on the disk; a killed process loses
+    the chunk it was in. What stands is checked against its checksums before it is used.
+
+    Args:
+        folder: of this cache alone.
+        fingerprint: of everything that decides the content; a cache of another is begun anew.
+        plan: what it will hold.
+        chunk_images: images between two records.
+        compute: images -> the entries of every array.
+        progress: told of images that stood already; ``compute`` tells of the others.
+
+    Raises:
+        ConfigError: the disk has no room for it.
+        ArtifactError: the folder cannot be written.
+    """
+    chunks = [
+        range(start, min(start + chunk_images, plan.n_images))
+        for start in range(0, plan.n_images, chunk_images)
+    ]
+    sums = _standing(folder, fingerprint, plan, chunk_images)
+    if sums is None:
+        _begin(folder, plan)
+        sums = []
+    if progress is not None and sums:
+        progress.skip(chunks[len(sums) - 1].stop)
+    for chunk in chunks[len(sums) :]:
+        found = compute(chunk)
+        sums.append({name: _write(folder, name, plan, chunk, found[name]) for name in plan.arrays})
+        record = {"schema": SCHEMA, "fingerprint": fingerprint, "chunk": chunk_images}
+        write_json(folder / RECORD, record | {"checksums": sums})
+    return FeatureCache(folder, plan, fingerprint)
+
+
+def _standing(
+    folder: Path, fingerprint: str, plan: CachePlan, chunk_images: int
+) -> list[dict[str, int]] | None:
+    """Return the checksums of the chunks that can be kept; None where nothing can."""
+    try:
+        record = read_json(folder / RECORD)
+        kept = (record["schema"], record["fingerprint"], record["chunk"])
+        sums: list[dict[str, int]] = record["checksums"]
+    except (ArtifactError, KeyError, TypeError):
+        return None
+    if kept != (SCHEMA, fingerprint, chunk_images):
+        return None
+    for index, expected in enumerate(sums):
+        start = index * chunk_images
+        rows = slice(start, min(start + chunk_images, plan.n_images))
+        try:
+            actual = {name: _checksum(_map(folder, name, plan, "r")[rows]) for name in plan.arrays}
+        except (OSError, ValueError):
+            return None
+        if actual != expected:
+            return sums[:index]
+    return sums
+
+
+def _begin(folder: Path, plan: CachePlan) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if plan.n_bytes > free:
+            raise ConfigError(
+                f"the features of {plan.n_images} images take {plan.n_bytes / 1e9:.1f} GB, and "
+                f"{folder} has {free / 1e9:.1f} GB left; use fewer images or variants, or "
+                "another --out"
+            )
+        for name, array in plan.arrays.items():
+            with _file(folder, name).open("wb") as file:
+                file.truncate(plan.n_images * array.bytes_per_image)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _write(folder: Path, name: str, plan: CachePlan, chunk: range, entries: NDArray[Any]) -> int:
+    array = plan.arrays[name]
+    assert entries.shape == (len(chunk), *array.shape), (name, entries.shape, array.shape)
+    stored = np.ascontiguousarray(entries, dtype=array.dtype)
+    mapped = _map(folder, name, plan, "r+")
+    mapped[chunk.start : chunk.stop] = stored
+    mapped.flush()
+    return _checksum(stored)
+
+
+def _checksum(entries: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(entries).reshape(-1).view(np.uint8).data)
+
+
+def _map(folder: Path, name: str, plan: CachePlan, mode: Any) -> "np.memmap[Any, Any]":
+    array = plan.arrays[name]
+    shape = (plan.n_images, *array.shape)
+    return np.memmap(_file(folder, name), dtype=array.dtype, mode=mode, shape=shape)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.bin"

@@ -1,0 +1,186 @@
+"""All heads of all variants trained together, over one pass of the cached features per epoch."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitscope.axes import Bool, Float
+from vitscope.probes.batches import Batch, CachedFeatures, epoch_order
+from vitscope.probes.checkpoint import Checkpoint
+from vitscope.probes.heads import Descent, Heads, first_heads
+from vitscope.probes.normalise import Normaliser
+from vitscope.probes.objective import Objective
+from vitscope.probes.search import Trial
+from vitscope.probes.settings import HeadSettings, ProbeSettings
+from vitscope.progress import track
+
+DIVERGED_RATIO = 2.0
+"""A head whose last epoch's loss is so many times that of its first weights has diverged."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedHeads:
+    """Heads after training.
+
+    Attributes:
+        heads: their parameters; those of diverged heads are 0.
+        normaliser: what comes before them.
+        losses: mean training loss per epoch, NaN from the epoch of a divergence on, [E, V, h].
+        first_loss: loss of the untrained heads on the first batch, [V, h].
+        diverged: which heads are to be left out, [V, h].
+    """
+
+    heads: Heads
+    normaliser: Normaliser
+    losses: Float[Tensor, "E V h"]
+    first_loss: Float[Tensor, "V h"]
+    diverged: Bool[Tensor, "V h"]
+
+    def logits(self, features: Float[Tensor, "V B P d"]) -> Float[Tensor, "V B P h C"]:
+        """Return the logits of every head, in evaluation."""
+        x = self.normaliser.evaluate(features.flatten(1, 2))
+        return self.heads.logits(x).unflatten(1, features.shape[1:3])
+
+
+def train_heads(
+    features: CachedFeatures,
+    objective: Objective,
+    trials: tuple[Trial, ...],
+    head: HeadSettings,
+    settings: ProbeSettings,
+    *,
+    key: tuple[int | str, ...],
+    checkpoint: Checkpoint | None = None,
+) -> TrainedHeads:
+    """Train one head per (variant, trial): SGD with momentum, cosine to 0 over all steps.
+
+    Every head sees the same batches. A head's arithmetic does not involve the others, so that
+    training them together gives what training them apart would, up to rounding.
+
+    Args:
+        features: of the training images.
+        objective: the task.
+        trials: rates and first weights of the heads of each variant.
+        head: batch size and norm.
+        settings: epochs and momentum.
+        key: what the order of images is drawn from.
+        checkpoint: where the state is kept between epochs; None keeps it nowhere.
+    """
+    state = _start(features, objective, trials, head, settings)
+    n_steps = math.ceil(len(features) / head.batch_size)
+    begun = 0 if checkpoint is None else checkpoint.load(state.tensors())
+    n_heads = len(features.variants) * len(trials)
+    with track(f"{n_heads} heads", settings.epochs * n_steps, "steps") as progress:
+        progress.skip(begun * n_steps)
+        for epoch in range(begun, settings.epochs):
+            batches = epoch_order(len(features), head.batch_size, *key, epoch)
+            for step, rows in enumerate(batches, start=epoch * n_steps):
+                batch = features.batch(rows)
+                schedule = 0.5 * (1 + math.cos(math.pi * step / (settings.epochs * n_steps)))
+                state.step(batch, objective, schedule, epoch, len(rows) / len(features))
+                progress.advance()
+            state.end_epoch(epoch)
+            progress.note(f"loss {float(state.losses[epoch][~state.dead].mean()):.3g}")
+            if checkpoint is not None:
+                checkpoint.save(state.tensors(), epoch + 1)
+    return state.result()
+
+
+@dataclass(eq=False)
+class _Training:
+    """What changes from step to step.
+
+    Attributes:
+        descent: heads and their momentum.
+        normaliser: what comes before them.
+        losses: mean per epoch so far, 0 for epochs to come, [E, V, h].
+        first_loss: of the first batch, [V, h].
+        started: whether there was a first batch.
+        dead: heads whose loss was not finite, [V, h].
+    """
+
+    descent: Descent
+    normaliser: Normaliser
+    losses: Tensor
+    first_loss: Tensor
+    started: Tensor
+    dead: Tensor
+
+    def step(
+        self, batch: Batch, objective: Objective, schedule: float, epoch: int, share: float
+    ) -> None:
+        x = self.normaliser.train(batch.features.flatten(1, 2))
+        heads = self.descent.heads
+        logits = heads.logits(x).unflatten(1, batch.features.shape[1:3])
+        found = objective.loss(logits, batch.target)
+        gradients = heads.gradients(x, found.gradient.flatten(1, 2))
+        self.descent.step(gradients, schedule)
+        self.losses[epoch] += share * found.loss
+        torch.where(self.started, self.first_loss, found.loss, out=self.first_loss)
+        self.started.fill_(True)
+
+    def end_epoch(self, epoch: int) -> None:
+        self.dead |= ~self.losses[epoch].isfinite()
+        self.losses[epoch].masked_fill_(self.dead, math.nan)
+        self.descent.retire(self.dead)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name, not copied."""
+        named = {"losses": self.losses, "first_loss": self.first_loss, "dead": self.dead}
+        named |= {"started": self.started}
+        named |= {"mean": self.normaliser.mean, "variance": self.normaliser.variance}
+        for part, heads in (("heads", self.descent.heads), ("velocity", self.descent.velocity)):
+            named |= {f"{part}.{n}": value for n, (value, _) in enumerate(heads.parameters())}
+        return named
+
+    def result(self) -> TrainedHeads:
+        diverged = self.dead | (self.losses[-1] > DIVERGED_RATIO * self.first_loss)
+        return TrainedHeads(
+            heads=self.descent.heads,
+            normaliser=self.normaliser,
+            losses=self.losses.cpu(),
+            first_loss=self.first_loss.cpu(),
+            diverged=diverged.cpu(),
+        )
+
+
+def _start(
+    features: CachedFeatures,
+    objective: Objective,
+    trials: tuple[Trial, ...],
+    head: HeadSettings,
+    settings: ProbeSettings,
+) -> _Training:
+    n_variants, device = len(features.variants), features.device
+    heads = first_heads(
+        trials,
+        n_variants=n_variants,
+        width=features.width,
+        n_outputs=objective.n_outputs,
+        scaled=head.norm != "none",
+        device=device,
+    )
+    shape = (n_variants, len(trials))
+    return _Training(
+        descent=Descent.start(heads, trials, settings.momentum),
+        normaliser=Normaliser(head.norm, n_variants, features.width, device),
+        losses=torch.zeros(settings.epochs, *shape, device=device),
+        first_loss=torch.zeros(shape, device=device),
+        started=torch.zeros((), dtype=torch.bool, device=device),
+        dead=torch.zeros(shape, dtype=torch.bool, device=device),
+    )
+
+
+@torch.inference_mode()
+def score_heads(
+    trained: TrainedHeads, features: CachedFeatures, objective: Objective, batch_size: int
+) -> dict[str, Float[Tensor, "V h"]]:
+    """Return every metric of every head on a validation set; NaN where a head has diverged."""
+    score = objective.score(*trained.diverged.shape)
+    for start in range(0, len(features), batch_size):
+        batch = features.batch(torch.arange(start, min(start + batch_size, len(features))))
+        score.update(trained.logits(batch.features), batch.target)
+    found = score.metrics()
+    return {name: value.masked_fill(trained.diverged, math.nan) for name, value in found.items()}

@@ -1,0 +1,1 @@
+"""What a group of features contributes to tokens, and tokens without it."""

@@ -1,0 +1,200 @@
+"""Probes and zero-shot within a run: what they leave, what is redone, and killed runs."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from interrupted_runs import SMALL_CHUNK, Job, run_jobs
+from probe_study import BEFORE, before, probe_study, probed
+from run_contents import run_contents
+
+from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.artifacts.tables import read_metadata, read_table
+from vitscope.errors import ConfigError, ImageSetError
+from vitscope.pipeline import run_study
+from vitscope.probes.labelled import LabelledScenes
+from vitscope.removal.contribution import active_entries
+from vitscope.removal.statistics import ContributionSums
+from vitscope.sae.storage import load_sae
+from vitscope.stages.removal_tables import read_removal
+from vitscope.study import Study, dump_study
+
+__all__ = ["before", "probed"]
+
+TASKS = ("classification", "segmentation", "depth")
+
+
+def table(run: RunDirectory, name: str) -> Any:
+    return json.loads(run.table(name).read_text())
+
+
+def test_groups_are_those_of_the_partition_and_controls_match_them(probed: RunDirectory) -> None:
+    found, features = table(probed, "probes"), read_table(probed.features)
+    energy, rate = features["energy"], features["rate"]
+    groups = {row["variant"]: row for row in found["groups"]}
+    for of in ("high", "low"):
+        mask = features["group"] == of
+        row = groups[f"{of}-removed"]
+        assert row["n_features"] == mask.sum() > 0
+        assert row["energy_share"] == pytest.approx(energy[mask].sum() / energy.sum())
+        assert row["rate_share"] == pytest.approx(rate[mask].sum() / rate.sum())
+    drawn = {row["variant"]: row for row in found["controls"]}
+    assert set(drawn) == {"random-high-0", "random-low-0"}
+    for name, row in drawn.items():
+        assert (name in groups) is row["is_matched"]
+        if row["is_matched"]:
+            own = groups[f"{row['of']}-removed"]
+            assert groups[name]["energy_share"] == pytest.approx(own["energy_share"], rel=0.2)
+        else:
+            assert row["message"].startswith("no matched control exists")
+    assert any(row["is_matched"] for row in drawn.values()), "one kind of control is tested"
+    assert not all(row["is_matched"] for row in drawn.values()), "and so is its absence"
+    np.testing.assert_allclose(rate, features["density"])
+
+
+def test_every_head_has_its_row_and_the_summary_follows_from_them(probed: RunDirectory) -> None:
+    rows, found = read_table(probed.root / "probes.parquet"), table(probed, "probes")
+    variants = ["original", *(row["variant"] for row in found["groups"])]
+    assert len(rows["value"]) == 3 * len(variants) * 2
+    assert [task["task"] for task in found["tasks"]] == list(TASKS)
+    for task in found["tasks"]:
+        assert [one["variant"] for one in task["variants"]] == variants
+        for one in task["variants"]:
+            mine = (rows["task"] == task["task"]) & (rows["variant"] == one["variant"])
+            best = np.max if task["higher_is_better"] else np.min
+            assert one["mean"] == pytest.approx(best(rows["value"][mine & ~rows["diverged"]]))
+    assert found["fingerprint"] == read_metadata(probed.root / "probes.parquet")["fingerprint"]
+
+
+def test_predictions_of_every_image_add_up_to_the_summary(probed: RunDirectory) -> None:
+    rows, found = read_table(probed.root / "predictions.parquet"), table(probed, "zeroshot")
+    images = LabelledScenes("classification", 0, 20, seed=4, side=88)
+    original = rows["predicted"][rows["variant"] == "original"]
+    for one in found["variants"]:
+        mine = rows["variant"] == one["variant"]
+        assert list(rows["image_id"][mine]) == list(images.ids)
+        right = rows["predicted"][mine] == rows["label"][mine]
+        assert one["top1"] == pytest.approx(right.mean())
+        assert one["flips"] == (rows["predicted"][mine] != original).sum()
+    assert found["variants"][0]["top1"] > 0.8, "scenes-vit knows its places by their names"
+    flips = read_table(probed.columns("flips"))
+    for one in found["variants"]:
+        assert flips["n_flips"][flips["variant"] == one["variant"]].sum() == one["flips"]
+
+
+def test_energy_is_summed_over_all_tokens_in_parts(probed: RunDirectory) -> None:
+    import vitscope as vs
+
+    backbone, sae = vs.load_backbone("scenes-vit"), load_sae(probed.sae)
+    images = LabelledScenes("classification", 0, 24, seed=1, side=88)
+    sums = ContributionSums(sae.n_features)
+    from torch import stack
+
+    from vitscope.images.resize import to_square
+
+    share = backbone.preprocessing.crop_share
+    pixels = stack(
+        [to_square(images.load(i)[0], backbone.site.resolution, share) for i in range(24)]
+    )
+    sums.update(active_entries(sae.encode(backbone.tokens(pixels).patch.flatten(0, 1))))
+    energy = read_table(probed.features)["energy"]
+    np.testing.assert_allclose(energy, sums.energy(sae).numpy(), rtol=1e-3, atol=1e-9)
+
+
+def test_the_page_has_the_section_and_nothing_is_done_twice(
+    probed: RunDirectory, tmp_path: Path
+) -> None:
+    page = probed.report.read_text(encoding="utf-8")
+    assert "What each kind of feature does" in page and "reliability-title" in page
+    assert "no matched control exists" in page
+    copy = RunDirectory(Path(shutil.copytree(probed.root, tmp_path / "run")))
+
+    def redone(study: Study) -> list[str]:
+        outcomes = run_study(study, copy.root)
+        return [name for name, outcome in outcomes.items() if not outcome.skipped]
+
+    assert redone(probe_study()) == []
+    assert redone(probe_study(memory_mb=1024)) == []
+    assert redone(probe_study(zeroshot={"images": "scenes:12?seed=4&side=88"})) == [
+        "zeroshot", "report",
+    ]  # fmt: skip
+    without = probe_study(classification=None, segmentation=None, depth=None, zeroshot=None)
+    assert redone(without) == ["report"], "a study that asks for none shows none"
+    assert "What each kind of feature does" not in copy.report.read_text(encoding="utf-8")
+    alone = run_study(without, copy.root, only=["report"])
+    assert alone["report"].skipped, "what stands of another study is not in the way"
+    assert read_removal(copy, ()) is None
+
+
+def test_a_study_without_images_for_them_is_told_how(before: RunDirectory) -> None:
+    none = probe_study(classification=None, segmentation=None, depth=None, zeroshot=None)
+    with pytest.raises(ConfigError, match=r"no probe has images: set probes.classification.train"):
+        run_study(none, before.root, only=["probe"])
+    with pytest.raises(ConfigError, match=r"zero-shot has no images: set probes.zeroshot.images"):
+        run_study(none, before.root, only=["zeroshot"])
+
+
+def test_wrong_sets_are_refused_before_any_stage(tmp_path: Path) -> None:
+    wrong = probe_study(segmentation={"train": tmp_path / "nowhere"})
+    with pytest.raises(ImageSetError, match="nowhere"):
+        run_study(wrong, tmp_path / "run")
+    assert not (tmp_path / "run" / "stages").exists()
+    blind = probe_study(zeroshot={"images": "scenes:12?seed=4&side=88"})
+    planted = blind.model_copy(
+        update={"backbone": blind.backbone.model_copy(update={"name": "planted"})}
+    )
+    with pytest.raises(ConfigError, match="'planted' has no text tower that is known"):
+        run_study(planted, tmp_path / "run")
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_a_run_killed_in_every_part_ends_as_one_left_alone(
+    before: RunDirectory, tmp_path: Path
+) -> None:
+    (tmp_path / "study.toml").write_text(dump_study(probe_study()))
+    for name in ("alone", "killed"):
+        shutil.copytree(before.root, tmp_path / name)
+
+    def command(out: str) -> list[str]:
+        return ["run", str(tmp_path / "study.toml"), "--out", str(tmp_path / out)]
+
+    def killed_in(label: str, after: int) -> Job:
+        return Job(command("killed"), label, "SIGKILL", after, watch=str(tmp_path / "killed"))
+
+    variants = 1 + len(table(before_tables(before, tmp_path), "probes")["groups"])
+    heads = f"{2 * variants} heads"
+    jobs = [
+        Job(command("alone")),
+        killed_in("features for classification", 3),
+        killed_in(heads, 3),
+        killed_in("features for depth", 2),
+        killed_in("zero-shot", 3),
+        Job(command("killed")),
+    ]
+    alone, features, trained, depth, zero_shot, last = run_jobs(*jobs, scratch=tmp_path)
+    assert (alone.code, last.code) == (0, 0), alone.err + last.err
+    for job in (features, trained, depth, zero_shot):
+        assert job.code == -signal.SIGKILL, job.err
+    assert trained.skipped["features for classification"] >= SMALL_CHUNK
+    assert "parts/probe/classification-train.training" in trained.files
+    assert depth.skipped[heads] > 0, "heads go on from their checkpoint"
+    assert {f"parts/probe/{task}.json" for task in TASKS[:2]} <= depth.files.keys()
+    assert "features for classification" not in zero_shot.skipped, "a finished task stands"
+    assert last.skipped["zero-shot"] >= SMALL_CHUNK
+    found, expected = (run_contents(RunDirectory(tmp_path / n)) for n in ("killed", "alone"))
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name] == expected[name], name
+
+
+def before_tables(before: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """Return a run with one quick task, to read which variants there are."""
+    copy = Path(shutil.copytree(before.root, tmp_path / "quick"))
+    quick = probe_study(segmentation=None, depth=None, zeroshot=None, epochs=1, trials=1)
+    run_study(quick, copy, only=["probe"])
+    assert BEFORE[-1] == "awcds"
+    return RunDirectory(copy)
