@@ -13,7 +13,18 @@ ORDER = [
     *("axes", "errors", "draws", "settings", "progress"),
     *("artifacts", "distributed", "images", "backbones", "activations", "sae", "metrics", "scope"),
     *("removal", "probes", "figures", "report", "explorer", "reproduce"),
-    *("study", "stages", "pipeline", "selfcheck", "demo", "console", "cli", "__main__"),
+    *(
+        "study",
+        "stages",
+        "pipeline",
+        "selfcheck",
+        "demo",
+        "console",
+        "cli_run",
+        "cli_saes",
+        "cli",
+        "__main__",
+    ),
 ]
 """Folders and files of the package, bottom to top: each imports only from those before it."""
 

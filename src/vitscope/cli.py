@@ -1,20 +1,27 @@
 """The command line: verbs to functions, no logic."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from vitscope.cli_run import (
+    Json,
+    Out,
+    StudyPath,
+    load,
+    print_json,
+    run_and_tell,
+    run_stages,
+)
+from vitscope.cli_saes import saes
 from vitscope.console import (
     errors,
-    print_push,
-    print_run,
     print_selfcheck,
     print_stage,
     print_title,
@@ -23,10 +30,6 @@ from vitscope.console import (
 )
 from vitscope.errors import ConfigError, VitscopeError
 from vitscope.stages.purposes import PURPOSES
-
-if TYPE_CHECKING:
-    from vitscope.stages.context import StageOutcome
-    from vitscope.study import Study
 
 # Modules that bring torch and timm are imported by the verb that needs them: help is instant.
 
@@ -56,12 +59,6 @@ app = typer.Typer(
     help="Which features of a vision transformer are local, which are global?",
 )
 
-StudyPath = Annotated[Path, typer.Argument(help="A study file (TOML).", show_default=False)]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="Run directory; default runs/NAME.", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print results as JSON on standard output.")]
-
 EXIT_CHECK_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -70,7 +67,7 @@ EXIT_INTERRUPTED = 130
 @app.command()
 def run(study: StudyPath, out: Out = None, json_: Json = False) -> None:
     """Run every stage of a study; what is unchanged since an earlier run is skipped."""
-    _run(_load(study), out, None, json_, study)
+    run_and_tell(load(study), out, None, json_, study)
 
 
 @app.command()
@@ -87,9 +84,9 @@ def demo(
     *others, shown = demo_runs(out, QUICK if quick else FULL)
     for other in others:
         print_title(other.title)
-        _run_stages(other.study, other.out, None)
+        run_stages(other.study, other.out, None)
     print_title(shown.title)
-    _run(shown.study, shown.out, None, json_)
+    run_and_tell(shown.study, shown.out, None, json_)
 
 
 @app.command()
@@ -112,46 +109,13 @@ def score(
     if study is not None:
         if any(option is not None for option in (model, sae, images, *read.values())):
             raise ConfigError("give a study, or --model, --sae and --images, not both")
-        _run(_load(study), out, ["score"], json_, study)
+        run_and_tell(load(study), out, ["score"], json_, study)
         return
     if model is None or sae is None or images is None:
         raise ConfigError("without a study, --model, --sae and --images are all needed")
     from vitscope.study import study_for_sae
 
-    _run(study_for_sae(model, sae, images, read), out, None, json_)
-
-
-@app.command()
-def export(
-    sae: Annotated[Path, typer.Argument(help="An SAE of any format, or a run directory.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    to: Annotated[str, typer.Option(help="saelens, or hub: a folder ready for push.")] = "hub",
-    data: Annotated[str, typer.Option(help="What the images are, for the README.")] = "",
-    license_: Annotated[str, typer.Option("--license", help="SPDX name, for the README.")] = "",
-) -> None:
-    """Write an SAE for SAELens, or with README, card and feature table for the hub."""
-    from vitscope.stages.publish import export_sae
-
-    for path in export_sae(sae, out, to=to, data=data, license=license_):
-        print(path)
-
-
-@app.command()
-def push(
-    folder: Annotated[Path, typer.Argument(help="What `vitscope export` wrote.")],
-    repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and send nothing.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
-    json_: Json = False,
-) -> None:
-    """Upload a folder of `vitscope export` to the hub."""
-    from vitscope.sae.formats.push import push as upload
-
-    done = upload(folder, repo, dry_run=dry_run, private=not public)
-    if json_:
-        _print_json({"repo": done.repo, "files": dict(done.files), "url": done.url})
-    else:
-        print_push(done)
+    run_and_tell(study_for_sae(model, sae, images, read), out, None, json_)
 
 
 @app.command()
@@ -175,7 +139,7 @@ def selfcheck(
     )
     if json_:
         checks = {run: [check.to_json() for check in rows] for run, rows in report.checks.items()}
-        _print_json({"passed": report.passed, "checks": checks})
+        print_json({"passed": report.passed, "checks": checks})
     else:
         print_selfcheck(report)
     if not report.passed:
@@ -188,7 +152,7 @@ def models(json_: Json = False) -> None:
     from vitscope.backbones.zoo import ZOO, list_zoo
 
     if json_:
-        _print_json(list_zoo())
+        print_json(list_zoo())
         return
     table = Table(box=None)
     table.add_column("name")
@@ -210,7 +174,7 @@ def models(json_: Json = False) -> None:
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(study: StudyPath, out: Out = None, json_: Json = False) -> None:
-        _run(_load(study), out, [name], json_, study)
+        run_and_tell(load(study), out, [name], json_, study)
 
     return command
 
@@ -230,61 +194,17 @@ def instability(
     """Compare attention between views."""
     from vitscope.stages.instability import with_options
 
-    asked, changed = _load(study), with_options(_load(study), shifts, tokens)
-    _run(changed, out, ["instability"], json_, study)
+    asked, changed = load(study), with_options(load(study), shifts, tokens)
+    run_and_tell(changed, out, ["instability"], json_, study)
     if changed != asked:
         print_to_keep(study, changed)
 
 
+app.add_typer(saes)
+
 for _name, _purpose in PURPOSES.items():
-    if _name not in ("score", "instability"):
+    if _name not in ("score", "instability", "train"):
         app.command(_name, help=f"One stage: {_purpose}.")(_stage_command(_name))
-
-
-def _load(path: Path) -> "Study":
-    from vitscope.study import load_study
-
-    return load_study(path)
-
-
-def _run(
-    study: "Study",
-    out: Path | None,
-    only: list[str] | None,
-    json_: bool,
-    source: Path | None = None,
-) -> None:
-    out = out or _default_out(study)
-    if source is not None and (out / "study.toml").resolve() == source.resolve():
-        raise ConfigError(f"--out {out} would overwrite {source}; choose another run directory")
-    outcomes = _run_stages(study, out, only)
-    if json_:
-        stages = {
-            name: {
-                "seconds": outcome.stamp.seconds,
-                "unchanged": outcome.skipped,
-                **outcome.stamp.summary,
-            }
-            for name, outcome in outcomes.items()
-        }
-        _print_json({"run": str(out.absolute()), "stages": stages})
-    else:
-        print_run(outcomes, out)
-
-
-def _run_stages(study: "Study", out: Path, only: list[str] | None) -> "dict[str, StageOutcome]":
-    from vitscope.pipeline import run_study
-
-    return run_study(study, out.absolute(), only=only, on_stage=print_stage)
-
-
-def _default_out(study: "Study") -> Path:
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in study.name)
-    return Path("runs") / (name.lstrip(".") or "study")  # neither runs/.. nor a hidden folder
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
 
 
 def main() -> None:

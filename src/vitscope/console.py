@@ -27,10 +27,15 @@ _READINGS = ("query", "received", "key")
 
 def print_stage(stage: "Stage", outcome: "StageOutcome") -> None:
     """Say that a stage has ended, on standard error."""
+    print_stage_name(stage.name, outcome)
+
+
+def print_stage_name(name: str, outcome: "StageOutcome") -> None:
+    """Say that a stage has ended that is no part of the pipeline's list."""
     if outcome.skipped:
-        errors.print(f"[dim]· {stage.name:<12} unchanged[/dim]")
+        errors.print(f"[dim]· {name:<12} unchanged[/dim]")
     else:
-        errors.print(f"[green]✓[/green] {stage.name:<12} {outcome.stamp.seconds:7.1f} s")
+        errors.print(f"[green]✓[/green] {name:<12} {outcome.stamp.seconds:7.1f} s")
 
 
 def print_title(title: str) -> None:

@@ -3,7 +3,7 @@
 PURPOSES: dict[str, str] = {
     "images": "decode every image once; list what cannot be used",
     "extract": "patch tokens of the training images, as shards",
-    "train": "a BatchTopK SAE on those tokens, or the one given",
+    "train": "an SAE on those tokens, or the one given",
     "outliers": "token norms and the outlier threshold τ",
     "evaluate": "reconstruction, feature activity, exemplars",
     "score": "Earth Mover's Distance of every exemplar pair",

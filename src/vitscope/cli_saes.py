@@ -1,0 +1,115 @@
+"""The verbs about SAEs: training, comparing, and giving away."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vitscope.cli_run import Json, Out, StudyPath, default_out, load, print_json, run_and_tell
+from vitscope.console import print_push, print_stage_name, results
+from vitscope.errors import ConfigError
+from vitscope.stages.purposes import PURPOSES
+
+saes = typer.Typer()
+
+
+@saes.command(help=f"One stage: {PURPOSES['train']}.")
+def train(
+    study: StudyPath,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Every SAE of [sae.sweep] over one pass of the tokens.")
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Stream tokens from the backbone; keep none.")
+    ] = False,
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """Train an SAE, or several over one pass of the activations."""
+    asked = load(study)
+    if no_cache:
+        activations = asked.activations.model_copy(update={"cache": False})
+        asked = asked.model_copy(update={"activations": activations})
+    if not sweep:
+        run_and_tell(asked, out, ["extract", "train"] if no_cache else ["train"], json_, study)
+        return
+    from vitscope.stages.sweep import sweep_lines, sweep_study
+
+    folder = out or default_out(asked)
+    if (folder / "study.toml").resolve() == study.resolve():
+        raise ConfigError(f"--out {folder} would overwrite {study}; choose another run directory")
+    rows = sweep_study(asked, folder.absolute(), on_stage=print_stage_name)
+    if json_:
+        print_json({"run": str(folder.absolute()), "saes": rows})
+    else:
+        _print_lines(*sweep_lines(rows))
+
+
+@saes.command()
+def compare(
+    saes: Annotated[list[Path], typer.Argument(help="SAEs of any format, or run directories.")],
+    json_: Json = False,
+) -> None:
+    """Match the features of SAEs: how many does each share with the others?"""
+    from vitscope.stages.compare import compare_saes, comparison_lines
+
+    found = compare_saes(saes)
+    if json_:
+        pairs = [
+            {key: _or_null(value) for key, value in asdict(pair).items()} for pair in found.pairs
+        ]
+        print_json({"pairs": pairs, "recovered_in_all": found.recovered_in_all})
+        return
+    _print_lines(*comparison_lines(found))
+    results.print(f"features of the first that all others have: {found.recovered_in_all:.1%}")
+
+
+def _or_null(value: object) -> object:
+    """JSON has no NaN, which stands here for what is not defined."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _print_lines(headings: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    results.print(table)
+
+
+@saes.command()
+def export(
+    sae: Annotated[Path, typer.Argument(help="An SAE of any format, or a run directory.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="saelens, or hub: a folder ready for push.")] = "hub",
+    data: Annotated[str, typer.Option(help="What the images are, for the README.")] = "",
+    license_: Annotated[str, typer.Option("--license", help="SPDX name, for the README.")] = "",
+) -> None:
+    """Write an SAE for SAELens, or with README, card and feature table for the hub."""
+    from vitscope.stages.publish import export_sae
+
+    for path in export_sae(sae, out, to=to, data=data, license=license_):
+        print(path)
+
+
+@saes.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What `vitscope export` wrote.")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and send nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository is public.")] = False,
+    json_: Json = False,
+) -> None:
+    """Upload a folder of `vitscope export` to the hub."""
+    from vitscope.sae.formats.push import push as upload
+
+    done = upload(folder, repo, dry_run=dry_run, private=not public)
+    if json_:
+        print_json({"repo": done.repo, "files": dict(done.files), "url": done.url})
+    else:
+        print_push(done)
