@@ -35,7 +35,8 @@ def print_stage_name(name: str, outcome: "StageOutcome") -> None:
     if outcome.skipped:
         errors.print(f"[dim]· {name:<12} unchanged[/dim]")
     else:
-        errors.print(f"[green]✓[/green] {name:<12} {outcome.stamp.seconds:7.1f} s")
+        note = _given_sae(outcome.stamp.summary)
+        errors.print(f"[green]✓[/green] {name:<12} {outcome.stamp.seconds:7.1f} s{note}")
 
 
 def print_title(title: str) -> None:
@@ -114,7 +115,18 @@ def _train(summary: Summary) -> list[tuple[str, str]]:
     text = f"{summary['features']:,} features"
     if "steps" in summary:
         text += f", {summary['steps']:,} steps, {summary['tokens']:,} tokens"
-    return [("SAE", text)]
+    return [("SAE", text + _given_sae(summary))]
+
+
+def _given_sae(summary: Summary) -> str:
+    """Whether an SAE that was brought along belongs to the backbone: said before anything else."""
+    if "sample_fvu" not in summary:
+        return ""
+    return (
+        f"  {summary['format']}: FVU {_number(summary['sample_fvu'])}, "
+        f"L0 {_number(summary['sample_l0'])}, norm ratio {_number(summary['norm_ratio'])}, "
+        f"{summary['sample_dead_share']:.0%} silent on {summary['sample_tokens']:,} tokens"
+    )
 
 
 def _outliers(summary: Summary) -> list[tuple[str, str]]:

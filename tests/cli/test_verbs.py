@@ -129,6 +129,9 @@ def test_scoring_an_sae_that_is_brought_along(vitscope: CommandLine) -> None:
     assert found["run"] == str(vitscope.folder / "runs/planted-first-sae")
     assert "extract" not in found["stages"]
     assert found["stages"]["partition"]["low"] >= 0
+    told = next(line for line in ended.err.splitlines() if line.startswith("✓ train"))
+    fvu = found["stages"]["train"]["sample_fvu"]
+    assert f"vitscope: FVU {fvu:.3g}, L0" in told and "silent on 1,000 tokens" in told
 
 
 @pytest.mark.parametrize("name", ["..", ".", "/", "a/../../b", ".hidden", "con: a\\b"])
