@@ -96,16 +96,22 @@ def _summaries(change: Callable[..., FeatureScores]) -> Callable[[MonkeyPatch], 
 honest_summary = partition.summarise_pairs
 
 
-def _cds_over_the_whole_grid(pairs: PairScores, n: int, _: float, missing: Any) -> FeatureScores:
-    return honest_summary(pairs, n, np.sqrt(2) * 13, missing)
+def _cds_over_the_whole_grid(
+    pairs: PairScores, n: int, _: float, missing: Any, *others: Any
+) -> FeatureScores:
+    return honest_summary(pairs, n, np.sqrt(2) * 13, missing, *others)
 
 
-def _misses_count_zero(pairs: PairScores, n: int, diameter: float, _: Any) -> FeatureScores:
-    return honest_summary(pairs, n, diameter, "zero")
+def _misses_count_zero(
+    pairs: PairScores, n: int, diameter: float, _: Any, *others: Any
+) -> FeatureScores:
+    return honest_summary(pairs, n, diameter, "zero", *others)
 
 
-def _misses_dropped(pairs: PairScores, n: int, diameter: float, _: Any) -> FeatureScores:
-    return honest_summary(pairs, n, diameter, "drop")
+def _misses_dropped(
+    pairs: PairScores, n: int, diameter: float, _: Any, *others: Any
+) -> FeatureScores:
+    return honest_summary(pairs, n, diameter, "drop", *others)
 
 
 def _bias_not_subtracted(patch: MonkeyPatch) -> None:
@@ -117,11 +123,14 @@ def _bias_not_subtracted(patch: MonkeyPatch) -> None:
 
 
 def _bias_not_added_back(patch: MonkeyPatch) -> None:
-    patch.setattr(SparseAutoencoder, "decode", lambda self, codes: codes @ self.w_dec)
+    def decode(self: SparseAutoencoder, codes: Tensor, like: Any = None) -> Tensor:
+        return codes @ self.w_dec
+
+    patch.setattr(SparseAutoencoder, "decode", decode)
 
 
 def _decoder_rows_shifted(patch: MonkeyPatch) -> None:
-    def decode(self: SparseAutoencoder, codes: Tensor) -> Tensor:
+    def decode(self: SparseAutoencoder, codes: Tensor, like: Any = None) -> Tensor:
         return torch.addmm(self.b_dec, codes, self.w_dec.roll(1, 0))
 
     patch.setattr(SparseAutoencoder, "decode", decode)
