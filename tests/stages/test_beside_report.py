@@ -12,7 +12,7 @@ from vitscope.artifacts.tables import read_table
 from vitscope.errors import ArtifactError
 from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
 from vitscope.pipeline import run_study
-from vitscope.report.beside import spectrum_mean
+from vitscope.report.spectrum import awcds_of_highest, awcds_of_median
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.stages.beside import read_other_runs
 
@@ -71,6 +71,6 @@ def test_awcds_of_the_highest_norms_takes_the_last_bin_however_wide() -> None:
         place = 100 * (values + 0.5) / n
         return NormSpectrum(place, values, values, values, values, counts, counts, counts, values)
 
-    assert spectrum_mean(spectrum(10), 98, 100) == 9
-    assert spectrum_mean(spectrum(100), 98, 100) == 98.5
-    assert spectrum_mean(spectrum(10), 40, 60) == 4.5
+    assert awcds_of_highest(spectrum(10)) == 9
+    assert awcds_of_highest(spectrum(100)) == 98.5
+    assert awcds_of_median(spectrum(10)) == 4.5

@@ -6,16 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.metrics.reconstruction import ReconstructionMetrics
+from vitscope.report.spectrum import awcds_of_highest, awcds_of_median
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.evidence import Evidence
 from vitscope.scope.instability_summary import ReadingInstability
 from vitscope.scope.outliers import OutlierThreshold
-
-TOP_PERCENT = 2.0
-"""Tokens of highest norm whose awCDS is set beside that of the median tokens."""
-
-MIDDLE = (40.0, 60.0)
-"""Percentiles of the norm that count as the median tokens."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +62,15 @@ class RunFigures:
     @property
     def awcds_top(self) -> float:
         """Mean awCDS of the tokens of highest norm."""
-        return spectrum_mean(self.spectrum, 100 - TOP_PERCENT, 100)
+        return awcds_of_highest(self.spectrum)
 
     @property
     def awcds_middle(self) -> float:
         """Mean awCDS of the tokens of median norm."""
-        return spectrum_mean(self.spectrum, *MIDDLE)
+        return awcds_of_median(self.spectrum)
 
 
 def median(values: NDArray[np.float64]) -> float:
     """Return the median of the finite ``values``; NaN without any."""
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else float("nan")
-
-
-def spectrum_mean(spectrum: NormSpectrum, low: float, high: float) -> float:
-    """Return the mean awCDS over bins centred within two percentiles; NaN without any."""
-    inside = (spectrum.percentile >= low) & (spectrum.percentile <= high)
-    inside |= spectrum.percentile == np.max(spectrum.percentile) if high >= 100 else False
-    values = spectrum.awcds[inside & np.isfinite(spectrum.awcds)]
-    return float(values.mean()) if values.size else float("nan")

@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from vitscope.report.data import ReportData
+from vitscope.report.instability import chosen_reading
 from vitscope.report.numbers import UNDEFINED, decimal, percent, significant, whole
-from vitscope.scope.instability_summary import ReadingInstability
+from vitscope.report.spectrum import awcds_of_highest, awcds_of_median, highest_share
 
 MISSED = {
     "max": "a pair active in one view only counts D_grid",
@@ -19,8 +18,6 @@ GAMMA = {
     "valley": "the valley of the histogram",
     "otsu": "Otsu's threshold, for want of a second mode",
 }
-TOP_PERCENT = 2.0
-"""The highest-norm tokens whose awCDS is set beside the median token's."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,6 @@ def headlines(data: ReportData) -> tuple[Headline, ...]:
         _awcds(data),
         _reconstruction(data),
     )
-
-
-def chosen_reading(data: ReportData) -> ReadingInstability | None:
-    """Return the instability at the study's shift, under what the settings put first."""
-    shown = (data.scope.shift, data.outliers.membership, data.outliers.attention)
-    found = [r for r in data.instability if (r.shift, r.membership, r.reading) == shown]
-    return found[0] if found else None
 
 
 def _group_sizes(data: ReportData) -> tuple[Headline, Headline]:
@@ -85,7 +75,7 @@ def _outliers(data: ReportData) -> Headline:
 
 
 def _instability(data: ReportData) -> Headline:
-    chosen = chosen_reading(data)
+    chosen = chosen_reading(data.instability, data.scope, data.outliers)
     out, non = (chosen.out.mean, chosen.non.mean) if chosen else (math.nan, math.nan)
     times = ""
     if chosen and math.isfinite(chosen.ratio):
@@ -100,14 +90,10 @@ def _instability(data: ReportData) -> Headline:
 
 def _awcds(data: ReportData) -> Headline:
     spectrum = data.spectrum
-    defined = np.isfinite(spectrum.awcds)
-    # at least the last bin, however wide
-    share = max(TOP_PERCENT, 100 / max(spectrum.percentile.size, 1))
-    top = defined & (spectrum.percentile >= 100 - share)
-    middle = defined & (np.abs(spectrum.percentile - 50) <= 10)
-    values = [spectrum.awcds[rows].mean() if rows.any() else math.nan for rows in (top, middle)]
+    values = awcds_of_highest(spectrum), awcds_of_median(spectrum)
+    share = highest_share(spectrum)
     return Headline(
-        " | ".join(decimal(float(value), 2) for value in values),
+        " | ".join(decimal(value, 2) for value in values),
         "awCDS: highest-norm | median tokens",
         f"means of the top {share:.2g} % of norms, and of the 40th to 60th percentile",
     )

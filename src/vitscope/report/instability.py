@@ -1,9 +1,12 @@
 """What the page shows of the attention instability, and in which order."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vitscope.report.data import ReportData
 from vitscope.scope.instability_summary import ReadingInstability
+from vitscope.scope.outliers import OutlierSettings
+from vitscope.scope.settings import ScopeSettings
 
 MEMBERSHIPS = {
     "either": "either view",
@@ -30,6 +33,14 @@ class InstabilityView:
     own: tuple[ReadingInstability, ...]
     by_membership: tuple[ReadingInstability, ...]
     where: dict[str, str]
+
+
+def chosen_reading(
+    rows: Iterable[ReadingInstability], scope: ScopeSettings, outliers: OutlierSettings
+) -> ReadingInstability | None:
+    """Return the row at the study's own shift, under what its settings put first."""
+    shown = (scope.shift, outliers.membership, outliers.attention)
+    return next((r for r in rows if (r.shift, r.membership, r.reading) == shown), None)
 
 
 def instability_view(data: ReportData) -> InstabilityView:

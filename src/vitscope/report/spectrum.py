@@ -1,9 +1,33 @@
-"""What the awCDS curve leaves out, in words."""
+"""The awCDS curve in a few numbers, and what it leaves out, in words."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitscope.report.numbers import percent, whole
 from vitscope.scope.awcds import NormSpectrum
+
+TOP_PERCENT = 2.0
+"""Tokens of highest norm whose awCDS is set beside that of the median tokens."""
+
+
+def highest_share(spectrum: NormSpectrum) -> float:
+    """Return how many per cent of the tokens count as those of highest norm: one bin at least."""
+    return max(TOP_PERCENT, 100 / max(spectrum.percentile.size, 1))
+
+
+def awcds_of_highest(spectrum: NormSpectrum) -> float:
+    """Return the mean awCDS of the tokens of highest norm; NaN without any."""
+    return _mean(spectrum, spectrum.percentile >= 100 - highest_share(spectrum))
+
+
+def awcds_of_median(spectrum: NormSpectrum) -> float:
+    """Return the mean awCDS from the 40th to the 60th percentile of the norm; NaN without any."""
+    return _mean(spectrum, np.abs(spectrum.percentile - 50) <= 10)
+
+
+def _mean(spectrum: NormSpectrum, rows: NDArray[np.bool_]) -> float:
+    values = spectrum.awcds[rows & np.isfinite(spectrum.awcds)]
+    return float(values.mean()) if values.size else float("nan")
 
 
 def describe_coverage(spectrum: NormSpectrum) -> str:

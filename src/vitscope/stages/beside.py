@@ -10,8 +10,8 @@ from vitscope.artifacts.stage import read_stamp
 from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.errors import ArtifactError
 from vitscope.report.beside import RunFigures
+from vitscope.report.instability import chosen_reading
 from vitscope.scope.evidence import Evidence
-from vitscope.scope.instability_summary import ReadingInstability
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.run_tables import read_reconstruction, read_spectrum, read_threshold
 from vitscope.study import Study, load_study
@@ -40,7 +40,9 @@ def read_run_figures(run: RunDirectory, study: Study) -> RunFigures:
         gamma_evidence=Evidence.from_table(cut["evidence"]),
         reconstruction=read_reconstruction(run),
         tau=read_threshold(run),
-        instability=_chosen(run, study),
+        instability=chosen_reading(
+            read_instability(run.table("instability")).rows, study.scope, study.outliers
+        ),
         spectrum=read_spectrum(run),
     )
 
@@ -72,10 +74,3 @@ def other_runs_digest(folder: Path) -> str:
     files += [run.table(name) for name in ("partition", "reconstruction", "outliers")]
     files.append(run.table("instability"))
     return bytes_checksum(*(file_checksum(path).encode() for path in files))
-
-
-def _chosen(run: RunDirectory, study: Study) -> ReadingInstability | None:
-    shown = (study.scope.shift, study.outliers.membership, study.outliers.attention)
-    rows = read_instability(run.table("instability")).rows
-    found = [row for row in rows if (row.shift, row.membership, row.reading) == shown]
-    return found[0] if found else None

@@ -65,6 +65,13 @@ class Context:
         check_fits(sae, self.backbone.site)
         return sae.to(self.device)
 
+    @cached_property
+    def given_sae(self) -> SparseAutoencoder:
+        """The SAE that the study brings along, read (or fetched) once per process."""
+        source = self.study.sae.path
+        assert source is not None
+        return load_any_sae(source)
+
     @property
     def device(self) -> torch.device:
         """Where the backbone's tokens lie, and the SAE with them; `planted` is on the CPU."""
@@ -82,7 +89,7 @@ class Context:
         site = self.backbone.site
         compared_overlaps(site.grid, self.study.scope.shift, self.study.instability)
         if self.study.sae.path is not None:
-            check_fits(load_any_sae(self.study.sae.path), site)
+            check_fits(self.given_sae, site)
 
     @property
     def reading(self) -> ReadingSettings:

@@ -9,7 +9,6 @@ from vitscope.activations.forward import PassClock, encode_images
 from vitscope.artifacts.stage import StageOutput
 from vitscope.axes import Rows
 from vitscope.sae.formats.diagnostics import SAMPLE_TOKENS, check_reconstruction
-from vitscope.sae.formats.load import load_sae as load_any_sae
 from vitscope.sae.storage import check_fits, sae_digest, save_sae
 from vitscope.sae.training import train_sae
 from vitscope.stages.context import Context, StageOutcome
@@ -64,9 +63,7 @@ def _rounded(rate: float) -> float | None:
 
 
 def _take_in(context: Context) -> StageOutcome:
-    source = context.study.sae.path
-    assert source is not None
-    sae = load_any_sae(source)
+    sae = context.given_sae
     check_fits(sae, context.backbone.site)
 
     def body(_: str) -> StageOutput:
