@@ -23,6 +23,21 @@ def cell_distances(height: int, width: int) -> Map:
     return distances
 
 
+def moving_mass(a: Map, b: Map) -> tuple[Map, Map] | None:
+    """Return what of two maps [P], each normalised to sum 1, is left once common mass has stayed.
+
+    None where a map is empty.
+    """
+    # by the maximum first: a sum of tiny or huge masses may under- or overflow
+    peak_a, peak_b = a.max(initial=0.0), b.max(initial=0.0)
+    if peak_a == 0 or peak_b == 0:
+        return None
+    a, b = a / peak_a, b / peak_b
+    a, b = a / a.sum(), b / b.sum()
+    common = np.minimum(a, b)
+    return a - common, b - common
+
+
 def pot_emd(a: Map, b: Map, distances: Map) -> float:
     """Return the EMD of two maps [P] in patches, NaN where one is empty.
 
@@ -37,14 +52,10 @@ def pot_emd(a: Map, b: Map, distances: Map) -> float:
     Raises:
         TransportError: POT did not finish.
     """
-    # by the maximum first: a sum of tiny or huge masses may under- or overflow
-    peak_a, peak_b = a.max(initial=0.0), b.max(initial=0.0)
-    if peak_a == 0 or peak_b == 0:
+    moving = moving_mass(a, b)
+    if moving is None:
         return float("nan")
-    a, b = a / peak_a, b / peak_b
-    a, b = a / a.sum(), b / b.sum()
-    common = np.minimum(a, b)
-    a, b = a - common, b - common
+    a, b = moving
     from_cells, to_cells = np.flatnonzero(a), np.flatnonzero(b)
     if from_cells.size == 0 or to_cells.size == 0:
         return 0.0
