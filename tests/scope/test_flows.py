@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.optimize import linprog
@@ -34,6 +34,7 @@ def by_linear_programming(a: NDArray[np.float64], b: NDArray[np.float64]) -> flo
     return float(solved.fun)
 
 
+@settings(deadline=None)  # the first call may compile
 @given(a=arrays(np.float64, SHAPE, elements=MASS), b=arrays(np.float64, SHAPE, elements=MASS))
 def test_a_flow_takes_one_map_to_the_other_at_the_least_cost(
     a: NDArray[np.float64], b: NDArray[np.float64]
