@@ -8,16 +8,12 @@ import numpy as np
 from vitscope.backbones.backbone import Site
 from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
 from vitscope.report.data import PartitionSizes, ReportData, StageTiming
-from vitscope.report.gallery import (
-    GalleryFeature,
-    GalleryImage,
-    choose_gallery,
-    minimum_pairs,
-)
 from vitscope.scope.awcds import NormSpectrum, norm_spectrum
 from vitscope.scope.bootstrap import Interval
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.evidence import Alternative, Evidence
+from vitscope.scope.exemplar_views import GalleryFeature, GalleryImage
+from vitscope.scope.gallery import choose_gallery, minimum_pairs
 from vitscope.scope.instability_summary import GroupInstability, ReadingInstability
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features

@@ -12,12 +12,9 @@ from PIL import Image
 from synthetic_report import GRID, make_data, make_images, make_scores
 
 from vitscope.report.cards import feature_card
-from vitscope.report.gallery import (
-    GalleryFeature,
-    choose_gallery,
-    minimum_pairs,
-)
 from vitscope.report.heatmap import VIEW_SIDE, heat_png, view_jpeg
+from vitscope.scope.exemplar_views import GalleryFeature
+from vitscope.scope.gallery import choose_gallery, minimum_pairs
 from vitscope.scope.partition import partition_features
 from vitscope.scope.settings import ScopeSettings
 

@@ -23,12 +23,12 @@ from synthetic_report import (
 from vitscope.artifacts.atomic import TEMPORARY_SUFFIX
 from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
 from vitscope.report.data import PartitionSizes, ReportData
-from vitscope.report.gallery import choose_gallery
 from vitscope.report.page import render_report, write_report
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.bootstrap import Interval
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.evidence import Evidence
+from vitscope.scope.gallery import choose_gallery
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.settings import ScopeSettings

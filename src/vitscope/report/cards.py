@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitscope.report.data import ReportData
-from vitscope.report.gallery import GalleryFeature, GalleryImage
 from vitscope.report.heatmap import heat_png, view_jpeg
 from vitscope.report.numbers import decimal, percent, whole, with_error
+from vitscope.scope.exemplar_views import GalleryFeature, GalleryImage
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,7 @@ def _distance(image: GalleryImage, data: ReportData) -> str:
     if math.isfinite(image.emd):
         share = decimal(image.emd / data.diameter if data.diameter > 0 else math.nan, 3)
         return f"EMD {image.emd:.2f} patches, {share} of D_grid"
-    shift = data.scope.shift
-    active = [bool((m > 0).any()) for m in (image.maps[0][shift:, shift:], _second(image, shift))]
-    if any(active):
+    if any((one > 0).any() for one in image.on_overlap(data.scope.shift)):
         counts = {"max": "counts D_grid", "drop": "is not counted", "zero": "counts 0"}
         return f"missed: active in one view only, {counts[data.scope.missing]}"
     return "silent on the shared content: not counted"
-
-
-def _second(image: GalleryImage, shift: int) -> np.ndarray:
-    side = image.maps.shape[-1] - shift
-    return image.maps[1][:side, :side]

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from vitscope.backbones.backbone import Site
 from vitscope.metrics.reconstruction import ReconstructionMetrics
 from vitscope.report.beside import RunFigures
-from vitscope.report.gallery import GalleryChoice, GalleryFeature
 from vitscope.report.removal import RemovalFigures
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.evidence import Evidence
+from vitscope.scope.exemplar_views import GalleryFeature
+from vitscope.scope.gallery import GalleryChoice
 from vitscope.scope.instability_summary import ReadingInstability
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition

@@ -6,26 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from vitscope.activations.forward import PassClock, encode_images
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.stage import StageOutput, Stamp, library_versions, read_stamp
 from vitscope.artifacts.tables import read_table
-from vitscope.progress import track
 from vitscope.report.beside import RunFigures
 from vitscope.report.data import PartitionSizes, ReportData, StageTiming
-from vitscope.report.gallery import (
-    IMAGES_PER_FEATURE,
-    GalleryChoice,
-    GalleryFeature,
-    GalleryImage,
-    choose_gallery,
-    minimum_pairs,
-)
 from vitscope.report.page import write_report
 from vitscope.scope.evidence import Evidence
+from vitscope.scope.exemplar_views import GalleryFeature, exemplar_views
+from vitscope.scope.gallery import GalleryChoice, choose_gallery, minimum_pairs
 from vitscope.scope.outliers import NormHistogram
 from vitscope.scope.partition import partition_features
 from vitscope.stages.beside import other_runs_digest, read_other_runs, read_run_figures
@@ -35,6 +26,7 @@ from vitscope.stages.partition import read_scores
 from vitscope.stages.probe import probes_are_set
 from vitscope.stages.removal_tables import read_removal
 from vitscope.stages.run_tables import number, read_reconstruction, read_spectrum, read_threshold
+from vitscope.stages.score import read_pairs
 from vitscope.stages.stability import read_stability
 from vitscope.stages.zeroshot import zero_shot_is_set
 
@@ -184,33 +176,13 @@ def _curve(context: Context) -> tuple[Mapping[str, float], ...]:
 
 
 def _gallery(context: Context, choice: GalleryChoice) -> tuple[GalleryFeature, ...]:
-    """Encode both views of each chosen feature's strongest images, every image once."""
-    pairs = read_table(context.run.pairs)
-    site, refs = context.backbone.site, context.eval_refs()
-    top = np.isin(pairs["feature"], choice.features) & (pairs["rank"] < IMAGES_PER_FEATURE)
-    images = np.unique(pairs["image"][top])
-    shown: dict[int, dict[int, GalleryImage]] = {j: {} for j in choice.features}
-    with track("gallery", len(images), "images") as progress:
-        for batch in encode_images(
-            context.backbone,
-            [refs[int(image)] for image in images],
-            context.shifted_views,
-            context.reading,
-            clock=PassClock(),
-            progress=progress,
-        ):
-            for row, index in enumerate(batch.indices):
-                views = batch.pixels[2 * row : 2 * row + 2]
-                tokens = batch.tokens.patch[2 * row : 2 * row + 2].float().flatten(0, 1)
-                rows = np.flatnonzero(top & (pairs["image"] == images[index]))
-                wanted = torch.from_numpy(pairs["feature"][rows])
-                codes = context.sae.encode(tokens, wanted).clamp_min(0)
-                maps = codes.T.reshape(-1, 2, site.grid, site.grid).double().cpu().numpy()
-                for pair, map_ in zip(rows, maps, strict=True):
-                    shown[int(pairs["feature"][pair])][int(pairs["rank"][pair])] = GalleryImage(
-                        str(pairs["image_id"][pair]), views.numpy(), map_, pairs["emd"][pair]
-                    )
-    return tuple(
-        GalleryFeature(j, tuple(image for _, image in sorted(ranked.items())))
-        for j, ranked in shown.items()
+    return exemplar_views(
+        context.backbone,
+        context.sae,
+        context.eval_refs(),
+        read_pairs(context.run.pairs),
+        choice.features,
+        shift=context.study.scope.shift,
+        stretch=context.stretch,
+        reading=context.reading,
     )

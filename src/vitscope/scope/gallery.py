@@ -12,36 +12,8 @@ from vitscope.scope.partition import Partition
 PER_GROUP = 9
 """Features shown of each group."""
 
-IMAGES_PER_FEATURE = 3
-"""Strongest images shown of each feature."""
-
 FEWEST_PAIRS = 3
 """Below this a mean over pairs says too little, however few exemplars were asked for."""
-
-
-@dataclass(frozen=True)
-class GalleryImage:
-    """One exemplar image of a feature, as both views show it.
-
-    Attributes:
-        image_id: id of the image in its set.
-        views: the two views, bytes [2, 3, H, W].
-        maps: the feature's activation on the whole grid of each view, [2, p, p].
-        emd: distance in patches between the maps on the overlap; NaN unless both have mass there.
-    """
-
-    image_id: str
-    views: NDArray[np.uint8]
-    maps: NDArray[np.float64]
-    emd: float
-
-
-@dataclass(frozen=True)
-class GalleryFeature:
-    """A feature on show, with its strongest images first."""
-
-    feature: int
-    images: tuple[GalleryImage, ...]
 
 
 @dataclass(frozen=True)
