@@ -22,6 +22,7 @@ ORDER = [
         "console",
         "cli_run",
         "cli_saes",
+        "cli_scaling",
         "cli",
         "__main__",
     ),

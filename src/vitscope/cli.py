@@ -20,6 +20,7 @@ from vitscope.cli_run import (
     run_stages,
 )
 from vitscope.cli_saes import saes
+from vitscope.cli_scaling import scaling
 from vitscope.console import (
     errors,
     print_selfcheck,
@@ -201,6 +202,7 @@ def instability(
 
 
 app.add_typer(saes)
+app.add_typer(scaling)
 
 for _name, _purpose in PURPOSES.items():
     if _name not in ("score", "instability", "train"):

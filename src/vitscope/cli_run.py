@@ -62,8 +62,9 @@ def run_stages(study: "Study", out: Path, only: list[str] | None) -> "dict[str, 
 
 def default_out(study: "Study") -> Path:
     """Return the run directory of a study without ``--out``."""
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in study.name)
-    return Path("runs") / (name.lstrip(".") or "study")  # neither runs/.. nor a hidden folder
+    from vitscope.study import folder_name
+
+    return Path("runs") / folder_name(study)
 
 
 def print_json(value: Any) -> None:

@@ -1,7 +1,7 @@
 """A study: every setting of a run, read from TOML, written back as resolved."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,42 @@ def load_study(path: Path) -> Study:
     Raises:
         ConfigError: the file is missing, is not TOML, or holds an unknown or invalid setting.
     """
+    return _parsed(_read(path), path)
+
+
+def load_study_for_each(path: Path, models: Sequence[str]) -> list[Study]:
+    """Return the study of ``path`` once for each backbone, under the name ``NAME-BACKBONE``.
+
+    Raises:
+        ConfigError: as of :func:`load_study`; or a backbone is named twice, or the study has a
+            setting that can fit one backbone only.
+    """
+    values, labels = _read(path), [Path(model).name for model in models]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"a model is named twice: {', '.join(labels)}")
+    chosen, sae = dict(values.get("backbone", {})), values.get("sae", {}).get("path")
+    layer = chosen.get("layer")
+    own = {
+        "backbone.weights": chosen.get("weights"),
+        "backbone.layer": layer if isinstance(layer, int) and layer > 0 else None,
+        "sae.path": None if sae == SHIPPED else sae,
+    }
+    for setting, value in own.items():
+        if value is not None:
+            raise ConfigError(
+                f"{path}: {setting} = {value} fits one backbone, not several; leave it out (a "
+                "layer may count from the end, as -2), or write a study for each and name them all"
+            )
+    return [
+        _parsed(
+            {**values, "name": f"{values['name']}-{label}", "backbone": {**chosen, "name": model}},
+            path,
+        )
+        for model, label in zip(models, labels, strict=True)
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -70,7 +106,17 @@ def load_study(path: Path) -> Study:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
     values.setdefault("name", path.stem)
+    return values
+
+
+def _parsed(values: dict[str, Any], path: Path) -> Study:
     return resolve_paths(Study.parse(values, source=str(path)), path.resolve().parent)
+
+
+def folder_name(study: Study) -> str:
+    """Return what a study's run directory is called."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in study.name)
+    return name.lstrip(".") or "study"  # neither runs/.. nor a hidden folder
 
 
 def resolve_paths(study: Study, base: Path) -> Study:

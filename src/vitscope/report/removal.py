@@ -112,7 +112,8 @@ class Line:
 
     Attributes:
         name: in words.
-        tone: ``high``, ``low``, or nothing.
+        of: the group that is removed, or that random features stand in for; nothing: the original.
+        is_control: random features rather than the group itself.
         variants: those it is a mean of; none where nothing matches.
         why_none: said instead of figures.
         n_features: removed, of the first variant.
@@ -121,12 +122,18 @@ class Line:
     """
 
     name: str
-    tone: str
+    of: str
+    is_control: bool
     variants: tuple[str, ...]
     why_none: str = ""
     n_features: int = 0
     energy_share: float = 0.0
     rate_share: float = 0.0
+
+    @property
+    def tone(self) -> str:
+        """The group's colour on the page, which random features do not have."""
+        return "" if self.is_control else self.of
 
 
 def over_seeds(values: Sequence[float]) -> Measured:
@@ -143,15 +150,15 @@ def over_seeds(values: Sequence[float]) -> Measured:
 
 def lines(figures: RemovalFigures) -> tuple[Line, ...]:
     """Return the lines in order: the original, then each group with its controls under it."""
-    found = [Line("original", "", (ORIGINAL,))]
+    found = [Line("original", "", False, (ORIGINAL,))]
     for of, (own, random) in NAMES.items():
         removed = [g for g in figures.groups if g.of == of and not g.is_control]
         controls = [g for g in figures.groups if g.of == of and g.is_control]
-        found += [_line(own, of, [group]) for group in removed]
+        found += [_line(own, [group]) for group in removed]
         if controls:
-            found.append(_line(random, "", controls))
+            found.append(_line(random, controls))
         elif removed and of in figures.unmatched:
-            found.append(Line(random, "", (), figures.unmatched[of]))
+            found.append(Line(random, of, True, (), figures.unmatched[of]))
     return tuple(found)
 
 
@@ -197,11 +204,12 @@ def reliability_lines(figures: RemovalFigures) -> list[tuple[str, str, Reliabili
     return found
 
 
-def _line(name: str, tone: str, groups: Sequence[VariantGroup]) -> Line:
+def _line(name: str, groups: Sequence[VariantGroup]) -> Line:
     first = groups[0]
     return Line(
         name=name,
-        tone=tone,
+        of=first.of,
+        is_control=first.is_control,
         variants=tuple(group.variant for group in groups),
         n_features=first.n_features,
         energy_share=first.energy_share,

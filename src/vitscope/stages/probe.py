@@ -1,11 +1,13 @@
 """Stage «probe»: what linear probes read off the tokens with and without each group."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vitscope.artifacts.atomic import read_json, write_json
 from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import write_table
+from vitscope.backbones.parameters import count_parameters
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.probes.features import Extraction
 from vitscope.probes.probe import run_probe as train_and_score
@@ -60,7 +62,8 @@ def run_probe(context: Context) -> StageOutcome:
         source = {"stage": "probe", "fingerprint": fingerprint}
         write_table(run.root / TRIALS, joined_columns(results), source)
         table = removed.described() | {"tasks": [result.described() for result in results]}
-        write_json(run.table("probes"), {"fingerprint": fingerprint, **table})
+        head = {"fingerprint": fingerprint, "backbone": backbone_described(context)}
+        write_json(run.table("probes"), {**head, **table})
         return StageOutput([run.root / TRIALS, run.table("probes")], _summary(results, removed))
 
     heads = settings.heads().items()
@@ -81,6 +84,13 @@ def run_probe(context: Context) -> StageOutcome:
         },
         body=body,
     )
+
+
+def backbone_described(context: Context) -> dict[str, Any]:
+    """Return which backbone was probed, and its size, as plain values."""
+    name = context.study.backbone.name
+    size = count_parameters(context.backbone)
+    return {"name": name, "n_parameters": size, **asdict(context.backbone.site)}
 
 
 def extraction(
