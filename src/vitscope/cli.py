@@ -1,7 +1,10 @@
 """The command line: verbs to functions, no logic."""
 
+import os
 import sys
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +17,12 @@ from vitscope.cli_run import (
     Json,
     Out,
     StudyPath,
+    launched_by_torchrun,
     load,
     print_json,
     run_and_tell,
     run_stages,
+    speaks,
 )
 from vitscope.cli_saes import saes
 from vitscope.cli_scaling import scaling
@@ -63,6 +68,9 @@ app = typer.Typer(
 EXIT_CHECK_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+SPEAKING_TIME_S = 15.0
+"""What another rank leaves rank 0 to tell its error and torchrun to notice."""
 
 
 @app.command()
@@ -212,10 +220,35 @@ for _name, _purpose in PURPOSES.items():
 def main() -> None:
     """Run the command line; a user's error is one line and exit code 2, never a traceback."""
     try:
-        app()
+        with _job():
+            app()
     except VitscopeError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}")
+        _let_rank_0_speak_first()
+        errors.print(f"[red]error:[/red] {escape(_rank())}{escape(str(error))}")
         sys.exit(EXIT_USER_ERROR)
     except (_Interrupted, KeyboardInterrupt):
-        errors.print("interrupted; run the same command again: finished work is kept")
+        if speaks():
+            errors.print("interrupted; run the same command again: finished work is kept")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _job() -> AbstractContextManager[object]:
+    """Join the job that torchrun started, if it did; torch is imported only then."""
+    if not launched_by_torchrun():
+        return nullcontext()
+    from vitscope.distributed import job
+
+    return job()
+
+
+def _let_rank_0_speak_first() -> None:
+    """Wait a moment: an error that all ranks share is rank 0's to tell, and torchrun ends the rest.
+
+    So is that of a rank which only lost another: the one that died first has the reason.
+    """
+    if not speaks():
+        time.sleep(SPEAKING_TIME_S)
+
+
+def _rank() -> str:
+    return "" if speaks() else f"[rank {os.environ['RANK']}] "

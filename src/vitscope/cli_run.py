@@ -1,6 +1,7 @@
 """What every verb shares: its usual options, and how a study is run and told of."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,8 @@ def run_and_tell(
     if source is not None and (out / "study.toml").resolve() == source.resolve():
         raise ConfigError(f"--out {out} would overwrite {source}; choose another run directory")
     outcomes = run_stages(study, out, only)
+    if not speaks():
+        return
     if json_:
         stages = {
             name: {
@@ -57,7 +60,22 @@ def run_stages(study: "Study", out: Path, only: list[str] | None) -> "dict[str, 
     """Run stages of a study, saying when each has ended."""
     from vitscope.pipeline import run_study
 
-    return run_study(study, out.absolute(), only=only, on_stage=print_stage)
+    on_stage = print_stage if speaks() else None
+    return run_study(study, out.absolute(), only=only, on_stage=on_stage)
+
+
+def speaks() -> bool:
+    """Whether this process tells the job's results: rank 0, or a process alone."""
+    return os.environ.get("RANK", "0") == "0" or not launched_by_torchrun()
+
+
+def launched_by_torchrun() -> bool:
+    """Whether this is one of several processes; torch is imported only where it may be."""
+    if "WORLD_SIZE" not in os.environ:
+        return False
+    from vitscope.distributed import is_launched
+
+    return is_launched()
 
 
 def default_out(study: "Study") -> Path:

@@ -9,7 +9,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vitscope.cli_run import Json, Out, StudyPath, default_out, load, print_json, run_and_tell
+from vitscope.cli_run import (
+    Json,
+    Out,
+    StudyPath,
+    default_out,
+    load,
+    print_json,
+    run_and_tell,
+    speaks,
+)
 from vitscope.console import print_push, print_stage_name, results
 from vitscope.errors import ConfigError
 from vitscope.stages.purposes import PURPOSES
@@ -42,7 +51,10 @@ def train(
     folder = out or default_out(asked)
     if (folder / "study.toml").resolve() == study.resolve():
         raise ConfigError(f"--out {folder} would overwrite {study}; choose another run directory")
-    rows = sweep_study(asked, folder.absolute(), on_stage=print_stage_name)
+    on_stage = print_stage_name if speaks() else None
+    rows = sweep_study(asked, folder.absolute(), on_stage=on_stage)
+    if not speaks():
+        return
     if json_:
         print_json({"run": str(folder.absolute()), "saes": rows})
     else:

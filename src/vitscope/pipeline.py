@@ -1,12 +1,14 @@
 """The whole pipeline on one screen: every stage, in order."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitscope.artifacts.atomic import write_text
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
+from vitscope.distributed import current_ranks
 from vitscope.errors import ConfigError
 from vitscope.stages.awcds import run_awcds
 from vitscope.stages.context import Context, StageOutcome
@@ -66,6 +68,8 @@ def run_study(
 ) -> dict[str, StageOutcome]:
     """Run a study's stages in ``out``; what is unchanged since an earlier run is skipped.
 
+    In a job of several ranks every one calls this with equal arguments; rank 0 alone writes.
+
     Args:
         study: with absolute paths.
         out: the run directory, created where needed and locked meanwhile.
@@ -78,10 +82,12 @@ def run_study(
     Raises:
         VitscopeError: naming what was wrong; what had finished stays finished.
     """
-    run = RunDirectory(out)
+    run, ranks = RunDirectory(out), current_ranks()
     outcomes: dict[str, StageOutcome] = {}
-    with run.locked():
-        write_text(run.study, dump_study(study))
+    with run.locked() if ranks.rank == 0 else nullcontext():
+        if ranks.rank == 0:
+            write_text(run.study, dump_study(study))
+        ranks.tell("the run directory is ours")  # rank 0 holds it for all
         context = Context(study, run, None if only is None else frozenset(only))
         stages = chosen_stages(study, only)
         for stage in stages:

@@ -21,6 +21,14 @@ from rich.text import Text
 PLAIN_INTERVAL_S = 10.0
 """Off a terminal, a line of progress is written at most this often."""
 
+_silent = False
+
+
+def silence() -> None:
+    """Show no progress in this process from here on: another of its job shows the job's."""
+    global _silent  # noqa: PLW0603
+    _silent = True
+
 
 class _RateColumn(ProgressColumn):
     def __init__(self, unit: str) -> None:
@@ -96,8 +104,8 @@ class Tracker:
 @contextmanager
 def track(label: str, total: int, unit: str) -> Generator[Tracker]:
     """Track ``total`` units of work; progress goes to standard error, results to standard out."""
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=_silent)
+    if _silent or not console.is_terminal:
         tracker = Tracker(label, total, unit, console)
         yield tracker
         tracker.finish()

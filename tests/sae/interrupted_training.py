@@ -52,14 +52,18 @@ class WatchedSource:
 
 
 def training(
-    before: Callable[[int], None], checkpoint: Path | None, log: Path | None, seed: int = 0
+    before: Callable[[int], None],
+    checkpoint: Path | None,
+    log: Path | None,
+    seed: int = 0,
+    settings: SaeSettings = SETTINGS,
 ) -> TrainedSae:
     """Train the one SAE of these tests."""
     g = torch.Generator().manual_seed(0)
     tokens = torch.randn(1300, 16, generator=g) @ torch.randn(16, 16, generator=g) + 2
     source = WatchedSource(TensorSource(tokens), before)
     return train_sae(
-        source, SETTINGS, seed=seed, checkpoint=checkpoint, fingerprint="tokens", log=log
+        source, settings, seed=seed, checkpoint=checkpoint, fingerprint="tokens", log=log
     )
 
 

@@ -22,6 +22,7 @@ LABELS = {
     "images": "checking images",
     "extract": "extracting",
     "train": "train SAE",
+    "sweep": "train 2 SAEs",
     "report": "gallery",
 }
 """What progress is called where it is not the stage's own name."""
@@ -93,7 +94,7 @@ def _interrupt(job: Job) -> None:
     os.kill(os.getpid(), signal.Signals[job.signal])
 
 
-def _arm(job: Job) -> None:
+def arm(job: Job) -> None:
     """Make the chosen moment send the signal."""
     from vitscope.progress import Tracker
     from vitscope.stages import partition
@@ -155,7 +156,7 @@ def _child(job: Job, out: Path, err: Path, skips: Path) -> None:
 
         _record_skips(skips)
         if job.stage is not None:
-            _arm(job)
+            arm(job)
         sys.argv = ["vitscope", *job.arguments]
         cli.main()
         code = 0

@@ -1,10 +1,13 @@
 """``train --sweep``, ``compare`` and streamed training, on the small study."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interrupted_runs import Job, run_jobs
+from run_contents import run_contents
 from small_study import finished, pictures, small_study
 
 from vitscope.artifacts.atomic import read_json
@@ -17,6 +20,7 @@ from vitscope.sae.storage import load_sae, save_sae
 from vitscope.stages.compare import compare_saes, comparison_lines, match_all
 from vitscope.stages.context import StageOutcome
 from vitscope.stages.sweep import sweep_lines, sweep_points, sweep_study
+from vitscope.study import dump_study
 
 __all__ = ["finished", "pictures"]
 
@@ -87,6 +91,30 @@ def test_streamed_training_equals_that_from_shards(
     before = (run.sae / "sae.safetensors").read_bytes()
     run_study(study, tmp_path, only=["images", "extract", "train"])
     assert (run.sae / "sae.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("options", [[], ["--no-cache"]], ids=["shards", "stream"])
+def test_a_killed_sweep_ends_as_one_left_alone(
+    options: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(dump_study(small_study(pictures, sae={"sweep": {"k": [2, 3]}})))
+
+    def command(out: str) -> list[str]:
+        return ["train", str(path), "--sweep", *options, "--out", str(tmp_path / out)]
+
+    alone, killed, resumed = run_jobs(
+        Job(command("alone")),
+        Job(command("run"), "sweep", "SIGKILL", after=25),
+        Job(command("run")),
+        scratch=tmp_path,
+    )
+    assert (alone.code, killed.code, resumed.code) == (0, -signal.SIGKILL, 0), resumed.err
+    assert resumed.skipped == {"train 2 SAEs": 20 * 512}, "the last checkpoint's steps"
+    found, expected = (run_contents(RunDirectory(tmp_path / out)) for out in ("run", "alone"))
+    assert found.keys() == expected.keys()
+    for name, content in expected.items():
+        assert found[name] == content, name
 
 
 def test_a_run_compared_with_itself_and_with_another_seed(

@@ -15,6 +15,7 @@ from vitscope.activations.forward import PassClock, ReadingSettings, encode_imag
 from vitscope.activations.held_out import NOTHING, HeldOut, Holding, Split, split_images
 from vitscope.activations.sampling import ALL_TOKENS, ActivationSettings, draw_tokens
 from vitscope.backbones.backbone import Backbone
+from vitscope.distributed import ALONE, Ranks, part_of
 from vitscope.draws import generator
 from vitscope.images.resize import to_square
 from vitscope.images.sources import ImageRef
@@ -43,6 +44,7 @@ class StreamSource:
         seed: of the draws and of both orders.
         holding: what training must not see.
         stretch: whether images are stretched to the square rather than cropped.
+        ranks: share the images of every window; each gets the tokens of all.
     """
 
     backbone: Backbone
@@ -52,6 +54,7 @@ class StreamSource:
     seed: int
     holding: Holding = NOTHING
     stretch: bool = False
+    ranks: Ranks = ALONE
 
     @property
     def tokens_per_image(self) -> int:
@@ -144,6 +147,14 @@ class StreamSource:
 
     def _encode(self, images: NDArray[np.int64], epoch: int) -> Tensor:
         """Return the drawn tokens of ``images``, in their order; fp16, as shards keep them."""
+        # whole batches a rank: the last bit of a token depends on the batch it is encoded in
+        size = self.reading.batch_size
+        mine = part_of(-(-len(images) // size), self.ranks)
+        return self.ranks.gather(
+            self._encode_here(images[mine.start * size : mine.stop * size], epoch)
+        )
+
+    def _encode_here(self, images: NDArray[np.int64], epoch: int) -> Tensor:
         refs = [self.refs[place] for place in images]
         prepare = partial(
             to_square,
@@ -152,7 +163,7 @@ class StreamSource:
             stretch=self.stretch,
         )
         batches = encode_images(self.backbone, refs, prepare, self.reading, clock=PassClock())
-        parts: list[Tensor] = []
+        parts = [torch.empty(0, self.width, dtype=torch.float16)]
         with closing(batches):
             for batch in batches:
                 ids = [refs[index].id for index in batch.indices]

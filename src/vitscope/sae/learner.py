@@ -11,7 +11,7 @@ import torch
 from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Rows
 from vitscope.backbones.backbone import Site
-from vitscope.distributed import Ranks, share
+from vitscope.distributed import DistributedError, Ranks, share
 from vitscope.sae.checkpoint import load_checkpoint, save_checkpoint
 from vitscope.sae.finish import finished_sae, sae_at
 from vitscope.sae.kept_activations import KeptActivations
@@ -34,7 +34,7 @@ class Keeping:
 
     Attributes:
         checkpoint: state, every ``checkpoint_every`` steps and after the last.
-        log: a JSON-lines file of figures per step.
+        log: a JSON-lines file of figures per step; the trackers' files go beside it.
     """
 
     checkpoint: Path | None = None
@@ -63,14 +63,14 @@ class Learner(AbstractContextManager["Learner"]):
         device: torch.device | str,
     ) -> None:
         self.plan, self._keeping, self._ranks, self._device = plan, keeping, ranks, device
-        self.state, self.normalisation = _start(source, plan, keeping.checkpoint, device)
+        self.state, self.normalisation = _start(source, plan, keeping.checkpoint, ranks, device)
         self.resumed_from = self.state.step
         self._mine = share(plan.batch, ranks)
         self._guess = 0.0
         writes = ranks.rank == 0
         self._checkpoint = keeping.checkpoint if writes else None
         log = keeping.log if writes else None
-        self._lines = MetricsLog(log, resumed_from=self.resumed_from)
+        self._lines = MetricsLog(log, plan.settings, resumed_from=self.resumed_from)
 
     def __enter__(self) -> Self:
         self._lines.__enter__()
@@ -144,12 +144,26 @@ class Learner(AbstractContextManager["Learner"]):
 
 
 def _start(
-    source: TokenSource, plan: TrainingPlan, checkpoint: Path | None, device: torch.device | str
+    source: TokenSource,
+    plan: TrainingPlan,
+    checkpoint: Path | None,
+    ranks: Ranks,
+    device: torch.device | str,
 ) -> tuple[TrainingState, Normalisation]:
     """Return the state of an earlier process, or that before the first step."""
     found = None if checkpoint is None else load_checkpoint(checkpoint, plan.key, device)
+    _require_same_start(0 if found is None else found[0].step, ranks)
     if found is not None:
         return found
     sample = source.sample(plan.settings.statistics_tokens).to(device)
     normalisation = fit_normalisation(sample)
     return new_state(started(plan, normalisation.apply(sample[:TOKENS]))), normalisation
+
+
+def _require_same_start(step: int, ranks: Ranks) -> None:
+    steps: list[int] = ranks.gather(torch.tensor([step])).tolist()
+    if len(set(steps)) > 1:
+        raise DistributedError(
+            f"the ranks resume from different steps ({steps}); let all of them read the same "
+            "checkpoint file, on a shared file system, or remove it"
+        )

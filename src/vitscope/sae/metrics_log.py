@@ -8,20 +8,25 @@ from typing import Self, TextIO
 
 from vitscope.artifacts.atomic import write_text
 from vitscope.errors import ArtifactError
+from vitscope.sae.settings import SaeSettings
 from vitscope.sae.state import StepFigures
+from vitscope.sae.trackers import Tracker, open_trackers
 from vitscope.sae.watch import HeldOutFigures
 
 
 class MetricsLog:
     """Appends a line per call; on entry, drops the lines after the step that is resumed from.
 
-    Wall times are left out: they would differ between runs that are otherwise equal.
+    Wall times are left out: they would differ between runs that are otherwise equal. Trackers get
+    the same figures, on entry nothing is taken back from them.
     """
 
-    def __init__(self, path: Path | None, *, resumed_from: int) -> None:
+    def __init__(self, path: Path | None, settings: SaeSettings, *, resumed_from: int) -> None:
         self._path = path
+        self._settings = settings
         self._resumed_from = resumed_from
         self._handle: TextIO | None = None
+        self._trackers: list[Tracker] = []
 
     def __enter__(self) -> Self:
         if self._path is not None:
@@ -30,6 +35,12 @@ class MetricsLog:
                 self._handle = self._path.open("a", encoding="utf-8")
             except OSError as error:
                 raise ArtifactError(f"cannot write {self._path}: {error.strerror}") from error
+            self._trackers = open_trackers(
+                self._settings.track,
+                self._path.parent,
+                settings=self._settings.model_dump(mode="json"),
+                resumed_from=self._resumed_from,
+            )
         return self
 
     def __exit__(
@@ -38,6 +49,8 @@ class MetricsLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for tracker in self._trackers:
+            tracker.close()
         if self._handle is not None:
             self._handle.close()
 
@@ -63,6 +76,9 @@ class MetricsLog:
                 line |= {} if threshold is None else {"running_threshold": threshold}
             self._handle.write(json.dumps(line) + "\n")
             self._handle.flush()
+            step = int(line.pop("step"))
+            for tracker in self._trackers:
+                tracker.write(step, line)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

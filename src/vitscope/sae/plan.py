@@ -10,7 +10,7 @@ from vitscope.sae.schedule import dead_after, effective_batch, total_steps
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TokenSource
 
-NOT_IN_KEY = {"path", "checkpoint_every", "log_every", "sweep"}
+NOT_IN_KEY = {"path", "checkpoint_every", "log_every", "track", "sweep"}
 """Settings that leave the weights as they are: changing them does not void a checkpoint."""
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from vitscope.activations.held_out import HeldOutKind
+from vitscope.sae.trackers import TrackerName
 from vitscope.settings import Settings
 
 MethodName = Literal["batch-topk", "topk", "relu", "jumprelu", "matryoshka"]
@@ -124,6 +125,9 @@ class SaeSettings(Settings):
 
     log_every: int = Field(default=10, ge=1)
     """Steps between two lines of the metrics log."""
+
+    track: tuple[TrackerName, ...] = ()
+    """Where the log's figures go too: ``tensorboard``, ``wandb`` (extra ``track``)."""
 
     @field_validator("prefixes")
     @classmethod

@@ -11,7 +11,7 @@ import torch
 from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Rows
 from vitscope.backbones.backbone import Site
-from vitscope.distributed import DistributedError, Ranks, current_ranks, share
+from vitscope.distributed import Ranks, current_ranks, share
 from vitscope.errors import SaeError
 from vitscope.progress import Tracker, track
 from vitscope.sae.kept_activations import KeptActivations
@@ -131,8 +131,6 @@ def train_saes(
             stack.enter_context(Learner(source, plan, job.keeping, ranks, device))
             for plan, job in zip(plans, jobs, strict=True)
         ]
-        for learner in learners:
-            _require_same_start(learner.resumed_from, ranks, device)
         wanted = [(job.settings.threshold_tokens, job.settings.evaluation_tokens) for job in jobs]
         held = source.held_out(max(map(max, wanted)))
         speed = _pass_over(source, learners, held, ranks)
@@ -203,15 +201,6 @@ def _require_one_pass(plans: Sequence[TrainingPlan]) -> None:
         raise SaeError(
             "SAEs that are trained over one pass must share batch_size, epochs and steps; train "
             "them one by one"
-        )
-
-
-def _require_same_start(step: int, ranks: Ranks, device: torch.device | str) -> None:
-    steps: list[int] = ranks.gather(torch.tensor([step], device=device)).tolist()
-    if len(set(steps)) > 1:
-        raise DistributedError(
-            f"the ranks resume from different steps ({steps}); let all of them read the same "
-            "checkpoint file, on a shared file system, or remove it"
         )
 
 

@@ -15,6 +15,7 @@ from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import StageBody, Stamp, outputs_digest, read_stamp, run_stage
 from vitscope.backbones.backbone import Backbone
 from vitscope.backbones.loading import PLANTED, choose_device, load_backbone
+from vitscope.distributed import current_ranks
 from vitscope.errors import ArtifactError
 from vitscope.images.sources import ImageRef
 from vitscope.images.verify import VerifiedImages, read_image_table
@@ -23,6 +24,7 @@ from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits, load_sae
 from vitscope.scope.instability_settings import compared_overlaps
 from vitscope.scope.views import plain_view, shifted_views
+from vitscope.stages.joined import announce_end, announced, joined_stage
 from vitscope.study import Study
 
 
@@ -165,15 +167,23 @@ class Context:
         after: Sequence[str],
         body: StageBody,
         extra_inputs: Mapping[str, str] | None = None,
+        shared: bool = False,
     ) -> StageOutcome:
-        """Run ``body`` unless the stage stands; its inputs are the outputs of ``after``."""
+        """Run ``body`` unless the stage stands; its inputs are the outputs of ``after``.
+
+        In a job of several ranks, rank 0 runs the body and the others wait; with ``shared``, all
+        of them run it, and rank 0 alone writes.
+        """
         inputs = {name: outputs_digest(self.done(name)) for name in after}
         may_work = self.only is None or stage in self.only
+        if current_ranks().rank != 0:
+            return StageOutcome(*joined_stage(body))
         stamp, skipped = run_stage(
             self.run,
             stage,
             settings={"seed": self.study.seed, **settings},
             inputs={**inputs, **(extra_inputs or {})},
-            body=body if may_work else None,
+            body=(announced(body) if shared else body) if may_work else None,
         )
+        announce_end(stamp, skipped)
         return StageOutcome(stamp, skipped)

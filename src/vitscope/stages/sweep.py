@@ -2,23 +2,27 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitscope.artifacts.atomic import read_json, write_json
+from vitscope.artifacts.atomic import read_json, write_json, write_text
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import StageOutput
+from vitscope.distributed import current_ranks
 from vitscope.errors import ConfigError
 from vitscope.sae.learner import Keeping
+from vitscope.sae.plan import NOT_IN_KEY
 from vitscope.sae.settings import SaeSettings, SweepSettings
 from vitscope.sae.storage import save_sae
+from vitscope.sae.trackers import require_trackers
 from vitscope.sae.training import TrainedSae, TrainingJob, train_saes
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.extract import run_extract
 from vitscope.stages.images import run_images
 from vitscope.stages.tokens import token_source
-from vitscope.study import Study
+from vitscope.study import Study, dump_study
 
 SHORT = {"seed": "seed", "k": "k", "expansion": "x", "learning_rate": "lr", "method": ""}
 """How a sweep's settings are written in the names of its SAEs."""
@@ -86,6 +90,7 @@ def run_sweep(context: Context) -> StageOutcome:
     """Train every SAE of the sweep into ``sweep/<name>/`` and write ``tables/sweep.json``."""
     study, run = context.study, context.run
     points = sweep_points(study.sae, study.seed)
+    require_trackers(study.sae.track)
     folders = [run.root / "sweep" / point.name for point in points]
 
     def body(fingerprint: str) -> StageOutput:
@@ -107,6 +112,8 @@ def run_sweep(context: Context) -> StageOutcome:
             fingerprint=fingerprint,
             device=context.device,
         )
+        if current_ranks().rank != 0:
+            return StageOutput([], {})
         files: list[Path] = []
         for found, folder in zip(trained, folders, strict=True):
             files += [*save_sae(folder, found.sae), folder / "metrics.jsonl"]
@@ -114,8 +121,8 @@ def run_sweep(context: Context) -> StageOutcome:
         write_json(run.table("sweep"), {"fingerprint": fingerprint, "rows": rows})
         return StageOutput([*files, run.table("sweep")], {"saes": len(rows)})
 
-    settings = study.sae.model_dump(exclude={"path", "checkpoint_every", "log_every"})
-    return context.finish("sweep", settings=settings, after=("extract",), body=body)
+    settings = study.sae.model_dump(exclude=NOT_IN_KEY - {"sweep"})
+    return context.finish("sweep", settings=settings, after=("extract",), body=body, shared=True)
 
 
 def sweep_study(
@@ -129,8 +136,11 @@ def sweep_study(
         on_stage: called with the name of a stage and how it ended.
     """
     sweep_points(study.sae, study.seed)  # refused before an image is looked at
-    run = RunDirectory(out)
-    with run.locked():
+    run, ranks = RunDirectory(out), current_ranks()
+    with run.locked() if ranks.rank == 0 else nullcontext():
+        if ranks.rank == 0:
+            write_text(run.study, dump_study(study))
+        ranks.tell("the run directory is ours")
         context = Context(study, run, frozenset({"images", "extract", "sweep"}))
         for name, stage in (("images", run_images), ("extract", run_extract), ("sweep", run_sweep)):
             outcome = stage(context)

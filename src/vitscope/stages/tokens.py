@@ -3,6 +3,7 @@
 from vitscope.activations.held_out import Holding
 from vitscope.activations.shard_source import ShardSource
 from vitscope.activations.stream_source import StreamSource
+from vitscope.distributed import current_ranks
 from vitscope.sae.source import TokenSource
 from vitscope.stages.context import Context
 
@@ -30,4 +31,5 @@ def token_source(context: Context) -> TokenSource:
         seed=study.seed,
         holding=holding,
         stretch=context.stretch,
+        ranks=current_ranks(),
     )

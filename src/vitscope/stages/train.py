@@ -8,8 +8,11 @@ import torch
 from vitscope.activations.forward import PassClock, encode_images
 from vitscope.artifacts.stage import StageOutput
 from vitscope.axes import Rows
+from vitscope.distributed import current_ranks
 from vitscope.sae.formats.diagnostics import SAMPLE_TOKENS, check_reconstruction
+from vitscope.sae.plan import NOT_IN_KEY
 from vitscope.sae.storage import check_fits, sae_digest, save_sae
+from vitscope.sae.trackers import require_trackers
 from vitscope.sae.training import train_sae
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.tokens import token_source
@@ -25,6 +28,7 @@ def run_train(context: Context) -> StageOutcome:
 
 def _train(context: Context) -> StageOutcome:
     study, run = context.study, context.run
+    require_trackers(study.sae.track)
 
     def body(fingerprint: str) -> StageOutput:
         trained = train_sae(
@@ -37,6 +41,8 @@ def _train(context: Context) -> StageOutcome:
             log=run.training_log,
             device=context.device,
         )
+        if current_ranks().rank != 0:
+            return StageOutput([], {})
         files, info = save_sae(run.sae, trained.sae), trained.sae.info
         summary = {
             "features": trained.sae.n_features,
@@ -53,8 +59,8 @@ def _train(context: Context) -> StageOutcome:
         }
         return StageOutput([*files, run.training_log], summary)
 
-    settings = study.sae.model_dump(exclude={"path", "checkpoint_every", "log_every", "sweep"})
-    return context.finish("train", settings=settings, after=("extract",), body=body)
+    settings = study.sae.model_dump(exclude=NOT_IN_KEY)
+    return context.finish("train", settings=settings, after=("extract",), body=body, shared=True)
 
 
 def _rounded(rate: float) -> float | None:
