@@ -14,6 +14,7 @@ from vitscope.probes.checkpoint import Checkpoint
 from vitscope.probes.classification import Classification
 from vitscope.probes.depth import Depth
 from vitscope.probes.heads import Heads
+from vitscope.probes.objective import softmax_and_entropy
 from vitscope.probes.search import Trial, draw_trials
 from vitscope.probes.segmentation import Segmentation
 from vitscope.probes.settings import (
@@ -254,3 +255,18 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(
     n_read = -100
     train_heads(features, task, trials, head, settings, key=KEY, checkpoint=Checkpoint(path, "b"))
     assert n_read == -100 + 3 * EPOCHS  # the state of another training is not taken
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 500.0])
+def test_entropies_are_exact_however_unlikely_the_label(spread: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    logits = spread * torch.randn(4, 50, 17, generator=g)
+    label = torch.randint(0, 17, (4, 50, 1), generator=g)
+    share, entropy = softmax_and_entropy(logits, label)
+    exact = torch.log_softmax(logits.double(), -1)
+    torch.testing.assert_close(share.double(), exact.exp(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        entropy.double(), -exact.gather(-1, label)[..., 0], rtol=1e-6, atol=1e-5
+    )
+    assert bool((share.gather(-1, label) == 0).any()) is (spread > 10), "some underflow"
+    assert bool(softmax_and_entropy(logits * torch.nan, label)[1].isnan().all())

@@ -12,6 +12,9 @@ from vitscope.axes import Float, Int64
 CPU_BYTES = 1 << 24
 """On a CPU, maps are worked on in pieces that stay in its caches: twice as fast as all at once."""
 
+LEAST_SHARE = 1e-30
+"""Below it a probability nears the end of fp32, where it keeps ever fewer digits."""
+
 FLOATS_PER_LOGIT = 3
 """Arrays of the size of the upsampled logits that a dense task holds at once."""
 
@@ -102,9 +105,13 @@ def softmax_and_entropy(
 ) -> tuple[Float[Tensor, "... C"], Float[Tensor, "..."]]:
     """Return softmax over the last axis, and -log of its value at ``label``, by one exponential.
 
-    The likeliest class has a probability of 1/C or more, so the normaliser follows from it without
-    loss, where -log of a small probability would be infinite.
+    Where that value is too small for its logarithm to be sure, the logits themselves are asked.
     """
     share = torch.softmax(logits, -1)
-    normaliser = logits.amax(-1) - share.amax(-1).log()
-    return share, normaliser - logits.gather(-1, label)[..., 0]
+    of_label = share.gather(-1, label)[..., 0]
+    entropy = -of_label.log()
+    tiny = of_label < LEAST_SHARE
+    if bool(tiny.any()):
+        rows = logits[tiny]
+        entropy[tiny] = rows.logsumexp(-1) - rows.gather(-1, label[tiny])[..., 0]
+    return share, entropy
