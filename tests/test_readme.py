@@ -13,7 +13,18 @@ from vitscope.study import Study
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-VERBS = {"run", "demo", "selfcheck", "models", "export", "push", "compare", "scaling", *PURPOSES}
+VERBS = {
+    "run",
+    "demo",
+    "selfcheck",
+    "figures",
+    "models",
+    "export",
+    "push",
+    "compare",
+    "scaling",
+    *PURPOSES,
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -17,6 +17,7 @@ from vitscope.cli_run import (
     Json,
     Out,
     StudyPath,
+    draw_and_tell,
     launched_by_torchrun,
     load,
     print_json,
@@ -153,6 +154,19 @@ def selfcheck(
         print_selfcheck(report)
     if not report.passed:
         raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+@app.command()
+def figures(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder; default figures/ in the first.", show_default=False),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Draw the first run's figures as PDF, SVG and PNG; with more runs, some beside one another."""
+    draw_and_tell(runs, out, json_)
 
 
 @app.command()

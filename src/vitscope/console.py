@@ -1,7 +1,7 @@
 """What a person reads on the terminal: a line per stage, a table at the end."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # they bring torch and timm, which `--help` should not wait f
     from vitscope.selfcheck.check import Check
     from vitscope.selfcheck.selfcheck import SelfcheckReport
     from vitscope.stages.context import StageOutcome
+    from vitscope.stages.figures import FigureOutcome
     from vitscope.study import Study
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -58,6 +59,20 @@ def print_run(outcomes: Mapping[str, "StageOutcome"], out: Path) -> None:
         label, where = "report", out / outcomes["report"].stamp.summary["path"]
     # a path is copied from here: it must be neither wrapped nor read as markup
     results.print(f"\n[bold]{label}[/bold]  {escape(str(where))}", soft_wrap=True)
+
+
+def print_figures(outcomes: "Sequence[FigureOutcome]") -> None:
+    """List the figures that were written and those that were not, with the reason."""
+    table = Table(title=None, show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(width=1)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for one in outcomes:
+        text = one.shows if one.files else f"[dim]{escape(one.reason)}[/dim]"
+        table.add_row("[green]✓[/green]" if one.files else "[dim]·[/dim]", one.name, text)
+    results.print(table)
+    first = next(one for one in outcomes if one.files).files[0]
+    results.print(f"\n[bold]figures[/bold]  {escape(str(first.parent))}", soft_wrap=True)
 
 
 def print_push(done: "Push") -> None:

@@ -24,7 +24,18 @@ from vitscope.study import Study
 __all__ = ["vitscope"]
 
 EVERY = [stage.name for stage in chosen_stages(Study(images=ImageSettings(train=Path("pictures"))))]
-VERBS = ["run", "demo", "score", "selfcheck", "models", "export", "push", "compare", *PURPOSES]
+VERBS = [
+    "run",
+    "demo",
+    "score",
+    "selfcheck",
+    "figures",
+    "models",
+    "export",
+    "push",
+    "compare",
+    *PURPOSES,
+]
 
 
 def strict_json(text: str) -> Any:

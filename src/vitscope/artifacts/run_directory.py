@@ -74,6 +74,11 @@ class RunDirectory:
         """The self-contained page."""
         return self.root / "report.html"
 
+    @property
+    def figures(self) -> Path:
+        """What `vitscope figures` draws: a file per figure and format."""
+        return self.root / "figures"
+
     def images(self, split: str) -> Path:
         """The usable images of a split, ``train`` or ``eval``."""
         return self.root / "images" / f"{split}.parquet"
@@ -97,6 +102,7 @@ class RunDirectory:
     def _folders(self) -> list[Path]:
         # named one by one: --out may be a user's own folder, which is not ours to search
         named = [self.activations, self.sae, self.images("").parent, self.table("").parent]
+        named.append(self.figures)
         parts = self.parts("")
         unfinished = sorted(parts.iterdir()) if parts.is_dir() else []
         return [self.root, *named, self.stamp("").parent, *unfinished]

@@ -16,8 +16,12 @@ STYLES: tuple[tuple[str, object], ...] = (
     (HIGH, (0, (4, 2))),
     (INK, (0, (1.2, 1.6))),
     (MUTED, (0, (6, 2, 1.2, 2))),
+    ("#009e73", "-"),
+    ("#cc79a7", (0, (4, 2))),
+    ("#56b4e9", (0, (1.2, 1.6))),
+    ("#e69f00", (0, (6, 2, 1.2, 2))),
 )
-"""Colour and dashes of each line in turn, so that colour alone decides nothing."""
+"""Colour (Okabe-Ito) and dashes of each line in turn, so that colour alone decides nothing."""
 
 
 def plot_cds_beside(runs: Sequence[tuple[str, NDArray[np.float64]]]) -> Figure:

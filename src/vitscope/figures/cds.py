@@ -28,8 +28,13 @@ N_BINS = 50
 SOURCES = {"given": "given", "valley": "valley", "otsu": "Otsu"}
 
 
-def plot_cds(cds: NDArray[np.float64], partition: Partition, evidence: Evidence) -> Figure:
-    """Draw the histogram of finite scores ``cds`` [m], the density, γ, and its alternatives."""
+def plot_cds(
+    cds: NDArray[np.float64], partition: Partition, evidence: Evidence | None = None
+) -> Figure:
+    """Draw the histogram of finite scores ``cds`` [m], the density and γ.
+
+    With ``evidence``, γ's interval is shaded and other methods' thresholds are marked.
+    """
     panel = new_panel(2.9)
     ax = panel.axes[0]
     scored = cds[np.isfinite(cds)]

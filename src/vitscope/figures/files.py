@@ -1,6 +1,7 @@
 """A figure as files of its own: SVG for pages and editors, PDF for papers, PNG for slides."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -8,9 +9,21 @@ from matplotlib.figure import Figure
 from vitscope.artifacts.atomic import atomic_path
 
 FORMATS = ("svg", "pdf", "png")
-PNG_DPI = 200
+DPI = 300
+"""Of the PNG, and of photographs and maps within SVG and PDF: what journals ask for."""
 
-_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+_RC: dict[Any, Any] = {
+    "pdf.fonttype": 42,  # TrueType: journals refuse type 3, and text can be searched and edited
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "vitscope",
+    "savefig.bbox": None,
+}
+
+_METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {},
+}
 """Without dates: equal figures are equal files."""
 
 
@@ -22,11 +35,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """
     files = [folder / f"{name}.{kind}" for kind in FORMATS]
     for file, kind in zip(files, FORMATS, strict=True):
-        with (
-            atomic_path(file) as temporary,
-            rc_context({"svg.hashsalt": "vitscope", "pdf.fonttype": 42}),
-        ):
+        with atomic_path(file) as temporary, rc_context(_RC):
             figure.savefig(
-                temporary, format=kind, dpi=PNG_DPI, facecolor="white", metadata=_METADATA[kind]
+                temporary, format=kind, dpi=DPI, facecolor="white", metadata=_METADATA[kind]
             )
     return files

@@ -23,7 +23,9 @@ FLOOR = 0.7
 """Where bars start on the log axis of counts: a single token is then still seen."""
 
 
-def plot_norms(histogram: NormHistogram, threshold: OutlierThreshold, evidence: Evidence) -> Figure:
+def plot_norms(
+    histogram: NormHistogram, threshold: OutlierThreshold, evidence: Evidence | None = None
+) -> Figure:
     """Draw the histogram, tokens above τ in the colour of outliers, and τ's alternatives."""
     panel = new_panel(2.9)
     ax = panel.axes[0]

@@ -37,6 +37,9 @@ ROLES = {
 WIDTH_IN = 4.9
 """Narrow enough that the text stays legible when a phone shrinks the figure to its width."""
 
+PAGE_IN = 7.0
+"""The whole width of a page: figures that are made of pictures."""
+
 TEXT_PT = 9.5
 SMALL_PT = 8.5
 
@@ -51,8 +54,7 @@ class Panel:
 
 def new_panel(height_in: float, *, rows: int = 1) -> Panel:
     """Start a figure of the common width with ``rows`` axes over one another, sharing x."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-    figure.patch.set_alpha(0.0)
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="white")
     grid = figure.subplots(rows, 1, sharex=True, squeeze=False)
     axes: tuple[Axes, ...] = tuple(grid[:, 0])
     for ax in axes:

@@ -14,6 +14,9 @@ _RC: dict[Any, Any] = {
     "svg.hashsalt": "vitscope",  # equal figures, equal bytes
     "savefig.bbox": None,
 }
+PICTURE_DPI = 160
+"""Pixels per inch of photographs and maps within a figure: enough for a screen, few bytes."""
+
 _SIZE = re.compile(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>')
 # matplotlib writes the family alone, or (before 3.10) within the shorthand
 _FAMILY = re.compile(r"(font-family: |font: (?:[\w.%]+ )*[\d.]+px )[^;\"]+")
@@ -33,7 +36,9 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     """
     buffer = io.StringIO()
     with rc_context(_RC):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None}, transparent=True, dpi=PICTURE_DPI
+        )
     body = _without_preamble(buffer.getvalue())
     return _titled(_themed(_renamed(body, name)), name, description)
 

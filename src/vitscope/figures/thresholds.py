@@ -31,7 +31,7 @@ def mark_threshold(
     ax: Axes,
     threshold: float,
     text: str,
-    evidence: Evidence,
+    evidence: Evidence | None,
     write: Callable[[float], str],
 ) -> None:
     """Draw ``threshold`` with its interval shaded, and every alternative that differs from it.
@@ -42,17 +42,20 @@ def mark_threshold(
         ax: the histogram's axes, linear or logarithmic in x.
         threshold: the one that was used; not drawn where it is NaN.
         text: beside its line.
-        evidence: its interval and alternatives.
+        evidence: its interval and alternatives; None where they are not known.
         write: how a threshold is written.
     """
     limits = ax.get_xlim()
-    low, high = evidence.interval.low, evidence.interval.high
-    if np.isfinite(low):
-        ax.axvspan(max(low, limits[0]), min(high, limits[1]), color=INK, alpha=0.13, lw=0)
+    alternatives: Sequence[Alternative] = ()
+    if evidence is not None:
+        low, high = evidence.interval.low, evidence.interval.high
+        alternatives = evidence.alternatives
+        if np.isfinite(low):
+            ax.axvspan(max(low, limits[0]), min(high, limits[1]), color=INK, alpha=0.13, lw=0)
     place = _place(ax, threshold)
     if 0 <= place <= 1:
         mark_x(ax, threshold, text, left=place > 1 - LABEL, on_paper=True)
-    for index, other in enumerate(told_apart(ax, threshold, evidence.alternatives)):
+    for index, other in enumerate(told_apart(ax, threshold, alternatives)):
         at = _place(ax, other.threshold)
         # away from the threshold, where there is room
         left = at > LABEL if at < place else at > 1 - LABEL

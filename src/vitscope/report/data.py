@@ -21,6 +21,7 @@ from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThres
 from vitscope.scope.partition import Partition
 from vitscope.scope.settings import ScopeSettings
 from vitscope.scope.stability import Agreement
+from vitscope.scope.token_maps import TokenMaps
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class ReportData:
         stability: the scores held against those of other choices.
         beside: this run and others, if any are shown beside it.
         removal: what is left without each group; None where neither probes nor zero-shot have run.
+        token_maps: norms and awCDS of some images, patch by patch.
         skipped: (image id, reason) of skipped images; the page lists the first ones.
     """
 
@@ -115,6 +117,7 @@ class ReportData:
     beside: tuple[RunFigures, ...] = ()
     removal: RemovalFigures | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    token_maps: tuple[TokenMaps, ...] = ()
 
     @property
     def n_features(self) -> int:

@@ -4,23 +4,15 @@ import base64
 import io
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
+
+from vitscope.figures.heat import heat_colours
 
 VIEW_SIDE = 176
 """Pixels a side of an embedded view: sharp enough at about 150 on screen, small in bytes."""
 
 JPEG_QUALITY = 82
-
-COLOURS = "inferno"
-"""Perceptually uniform, and told apart from photographs by its yellow-to-purple range."""
-
-DARKEST = 0.3
-"""Where on the colour map the weakest activation starts: its black end would look like shade."""
-
-FAINTEST, STRONGEST = 0.42, 0.85
-"""Opacity of the weakest and of the strongest active patch."""
 
 
 def view_jpeg(view: NDArray[np.uint8], side: int = VIEW_SIDE) -> str:
@@ -40,12 +32,7 @@ def heat_png(activation: NDArray[np.float64], peak: float) -> str:
         activation: of one view; negative and undefined entries count as silent.
         peak: the activation that takes the strongest colour, common to both views of a pair.
     """
-    active = np.isfinite(activation) & (activation > 0)
-    share = np.where(active, activation, 0.0) / peak if peak > 0 else np.zeros(activation.shape)
-    share = np.clip(share, 0.0, 1.0)
-    colour = np.asarray(colormaps[COLOURS](DARKEST + (1 - DARKEST) * share))
-    colour[..., 3] = np.where(active, FAINTEST + (STRONGEST - FAINTEST) * share, 0.0)
-    colour[~active, :3] = 0.0
+    colour = heat_colours(activation, peak)
     buffer = io.BytesIO()
     Image.fromarray(np.round(255 * colour).astype(np.uint8)).save(buffer, "PNG", optimize=True)
     return _data_uri("image/png", buffer.getvalue())

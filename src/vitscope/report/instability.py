@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vitscope.report.data import ReportData
 from vitscope.scope.instability_summary import ReadingInstability
 from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
@@ -43,16 +42,17 @@ def chosen_reading(
     return next((r for r in rows if (r.shift, r.membership, r.reading) == shown), None)
 
 
-def instability_view(data: ReportData) -> InstabilityView:
-    """Sort the rows of ``data``: the reading of the settings comes first."""
-    first = data.outliers.attention
-    rows = sorted(data.instability, key=lambda r: (r.shift, r.reading != first))
-    shown = tuple(r for r in rows if r.membership == data.outliers.membership)
-    at_own = [r for r in rows if r.shift == data.scope.shift]
+def instability_view(
+    found: Iterable[ReadingInstability], scope: ScopeSettings, outliers: OutlierSettings
+) -> InstabilityView:
+    """Sort the rows ``found``: the reading of the settings comes first."""
+    rows = sorted(found, key=lambda r: (r.shift, r.reading != outliers.attention))
+    shown = tuple(r for r in rows if r.membership == outliers.membership)
+    at_own = [r for r in rows if r.shift == scope.shift]
     return InstabilityView(
         shifts=tuple(sorted({r.shift for r in rows})),
         shown=shown,
-        own=tuple(r for r in shown if r.shift == data.scope.shift),
+        own=tuple(r for r in shown if r.shift == scope.shift),
         by_membership=tuple(r for r in at_own if r.reading != "received"),
         where=MEMBERSHIPS,
     )

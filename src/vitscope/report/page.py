@@ -60,7 +60,7 @@ def render_report(data: ReportData) -> str:
         figures=_figures(data),
         headlines=headlines(data),
         groups=group_profiles(data),
-        instability=instability_view(data),
+        instability=instability_view(data.instability, data.scope, data.outliers),
         removal=removal_view(data.removal),
         fewest=FEWEST,
         galleries=_galleries(data),
@@ -86,7 +86,7 @@ def _environment() -> Environment:
 
 
 def _figures(data: ReportData) -> dict[str, Markup]:
-    instability = instability_view(data)
+    instability = instability_view(data.instability, data.scope, data.outliers)
     drawn = {
         "cds": (
             plot_cds(data.scores.cds, data.partition, data.gamma_evidence),

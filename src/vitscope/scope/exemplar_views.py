@@ -72,12 +72,13 @@ def exemplar_views(
         features: which to show, in this order; one without pairs has no images.
         shift: s, in patches: that of the scores.
         stretch: whether images were stretched to the square rather than cropped.
-        per_feature: images of each.
+        per_feature: images of each: the strongest, those last on whose shared content the feature
+            is silent in both views, for they say nothing of its scope.
         reading: batch size and decoding threads.
     """
     site, reading = backbone.site, reading or ReadingSettings()
     Overlap(site.grid, shift)  # refuses a shift that leaves no overlap
-    rows = np.flatnonzero(np.isin(pairs.feature, features) & (pairs.rank < per_feature))
+    rows = _shown_rows(pairs, features, per_feature)
     members = np.unique(pairs.image[rows])
     shown: dict[int, dict[int, GalleryImage]] = {int(j): {} for j in features}
     prepare = partial(shifted_views, site=site, shift=shift, stretch=stretch)
@@ -101,8 +102,18 @@ def exemplar_views(
                 name = images[int(members[index])].id
                 for pair, map_ in zip(own, maps, strict=True):
                     found = GalleryImage(name, views, map_, float(pairs.emd[pair]))
-                    shown[int(pairs.feature[pair])][int(pairs.rank[pair])] = found
+                    shown[int(pairs.feature[pair])][int(pair)] = found
     return tuple(
-        GalleryFeature(j, tuple(image for _, image in sorted(ranked.items())))
-        for j, ranked in shown.items()
+        GalleryFeature(j, tuple(found[int(pair)] for pair in rows if int(pair) in found))
+        for j, found in shown.items()
     )
+
+
+def _shown_rows(pairs: PairScores, features: Sequence[int], per_feature: int) -> NDArray[np.int64]:
+    """Return the rows of ``pairs`` to show, at most ``per_feature`` of each feature."""
+    rows = np.flatnonzero(np.isin(pairs.feature, features))
+    says_nothing = ~(pairs.kept | pairs.missed)[rows]
+    rows = rows[np.lexsort((pairs.rank[rows], says_nothing, pairs.feature[rows]))]
+    starts = np.flatnonzero(np.diff(pairs.feature[rows], prepend=-1))
+    place = np.arange(rows.size) - np.repeat(starts, np.diff(np.append(starts, rows.size)))
+    return rows[place < per_feature]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.artifacts.atomic import read_json
@@ -15,18 +14,22 @@ from vitscope.report.beside import RunFigures
 from vitscope.report.data import PartitionSizes, ReportData, StageTiming
 from vitscope.report.page import write_report
 from vitscope.scope.evidence import Evidence
-from vitscope.scope.exemplar_views import GalleryFeature, exemplar_views
-from vitscope.scope.gallery import GalleryChoice, choose_gallery, minimum_pairs
-from vitscope.scope.outliers import NormHistogram
+from vitscope.scope.gallery import choose_gallery, minimum_pairs
 from vitscope.scope.partition import partition_features
 from vitscope.stages.beside import other_runs_digest, read_other_runs, read_run_figures
 from vitscope.stages.context import Context, StageOutcome
+from vitscope.stages.figure_source import show_features, show_tokens
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.partition import read_scores
 from vitscope.stages.probe import probes_are_set
 from vitscope.stages.removal_tables import read_removal
-from vitscope.stages.run_tables import number, read_reconstruction, read_spectrum, read_threshold
-from vitscope.stages.score import read_pairs
+from vitscope.stages.run_tables import (
+    number,
+    read_norm_histogram,
+    read_reconstruction,
+    read_spectrum,
+    read_threshold,
+)
 from vitscope.stages.stability import read_stability
 from vitscope.stages.zeroshot import zero_shot_is_set
 
@@ -94,7 +97,7 @@ def gather(context: Context) -> ReportData:
         gamma_evidence=Evidence.from_table(gamma["evidence"]),
         tau=read_threshold(run),
         tau_evidence=Evidence.from_table(tau["evidence"]),
-        norm_histogram=_histogram(read_table(run.columns("norm_histogram"))),
+        norm_histogram=read_norm_histogram(run),
         instability=instability.rows,
         n_instability_images=instability.n_images,
         diameter=instability.diameter,
@@ -103,7 +106,8 @@ def gather(context: Context) -> ReportData:
         beside=_beside(context),
         removal=read_removal(run, _removal_stages(context)),
         choice=choice,
-        gallery=_gallery(context, choice),
+        token_maps=show_tokens(context, scores),
+        gallery=show_features(context, choice.features),
         stages=_timings(context),
         versions=library_versions(),
         curve=_curve(context) if trained else (),
@@ -148,11 +152,6 @@ def _by_missing(table: Mapping[str, Any]) -> dict[str, PartitionSizes]:
     }
 
 
-def _histogram(table: Table) -> NormHistogram:
-    edges = np.append(table["log10_low"], table["log10_high"][-1])
-    return NormHistogram(edges=edges, counts=table["n_tokens"])
-
-
 def _timings(context: Context) -> tuple[StageTiming, ...]:
     optional = {"probe", "zeroshot"} - set(_removal_stages(context))
     stamps = (read_stamp(context.run, name) for name in BEFORE if name not in optional)
@@ -173,16 +172,3 @@ def _rate(stamp: Stamp) -> str:
 def _curve(context: Context) -> tuple[Mapping[str, float], ...]:
     lines = context.run.training_log.read_text(encoding="utf-8").splitlines()
     return tuple(json.loads(line) for line in lines)
-
-
-def _gallery(context: Context, choice: GalleryChoice) -> tuple[GalleryFeature, ...]:
-    return exemplar_views(
-        context.backbone,
-        context.sae,
-        context.eval_refs(),
-        read_pairs(context.run.pairs),
-        choice.features,
-        shift=context.study.scope.shift,
-        stretch=context.stretch,
-        reading=context.reading,
-    )

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.tables import read_table
 from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
-from vitscope.scope.outliers import OutlierThreshold
+from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 
 
 def read_reconstruction(run: RunDirectory) -> ReconstructionMetrics:
@@ -33,6 +35,13 @@ def read_threshold(run: RunDirectory) -> OutlierThreshold:
 def read_spectrum(run: RunDirectory) -> NormSpectrum:
     """Return awCDS over norm percentiles as «awcds» left it."""
     return NormSpectrum(**_only(NormSpectrum, read_table(run.columns("awcds"))))
+
+
+def read_norm_histogram(run: RunDirectory) -> NormHistogram:
+    """Return the histogram of patch-token norms as «outliers» left it."""
+    table = read_table(run.columns("norm_histogram"))
+    edges = np.append(table["log10_low"], table["log10_high"][-1])
+    return NormHistogram(edges=edges, counts=table["n_tokens"])
 
 
 def number(value: float | None) -> float:
