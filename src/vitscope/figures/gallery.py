@@ -140,9 +140,12 @@ def _frame(ax: Axes, grid: int, shift: int, *, second: bool) -> None:
     """Frame what both views show and shade the rest, an L along two sides."""
     start = 0 if second else shift
     strip = grid - shift if second else 0
-    shade = {"facecolor": "black", "alpha": SHADE, "lw": 0}
-    ax.add_patch(Rectangle((0, strip), grid, shift, **shade))
-    ax.add_patch(Rectangle((strip, 0 if second else shift), shift, grid - shift, **shade))
+    for corner, width, height in (
+        ((0, strip), grid, shift),
+        ((strip, start), shift, grid - shift),
+    ):
+        box = Rectangle(corner, width, height, facecolor="black", alpha=SHADE, lw=0)
+        ax.add_patch(box)
     ax.add_patch(Rectangle((start, start), grid - shift, grid - shift, fill=False, ec="w", lw=0.6))
     ax.set_xlim(0, grid)
     ax.set_ylim(grid, 0)

@@ -1,21 +1,16 @@
 """Photographs in figures: the view as the backbone saw it, and marks laid over its patches."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
-from matplotlib.patheffects import Stroke, withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
 from vitscope.figures.style import HIGH
 
 RING_RADIUS = 0.62
 """In patches: the ring goes round the patch, and leaves it to be seen."""
-
-SAVED_DPI = 250
-"""Pixels per inch of the pictures within a saved figure."""
 
 
 def show_view(ax: Axes, view: NDArray[np.uint8], grid: int, *, grey: bool = False) -> None:
@@ -43,7 +38,7 @@ def ring_patches(ax: Axes, patches: NDArray[np.bool_], *, width: float = 1.3) ->
         ax.add_patch(ring)
 
 
-def outlined(width: float, margin: float, colour: str = "#ffffff") -> Sequence[Stroke]:
+def outlined(width: float, margin: float, colour: str = "#ffffff") -> list[AbstractPathEffect]:
     """Return the effect that keeps a line of ``width`` seen on any ground."""
     return [withStroke(linewidth=width + 2 * margin, foreground=colour)]
 

@@ -47,7 +47,7 @@ def pair_streams(image: GalleryImage, shift: int) -> Streams | None:
     enough = int(np.searchsorted(running, SHOWN_SHARE * moving * (1 - 1e-9))) + 1
     n = min(enough, MOST, int((flow.mass >= FAINTEST).sum()))
     # the overlap starts at view 2's upper left corner; (row, column) of a cell is its (y, x)
-    start, end = (cells[:n, ::-1] + 0.5 for cells in (flow.source, flow.target))
+    start, end = (cells[:n, ::-1].astype(np.float64) + 0.5 for cells in (flow.source, flow.target))
     shown = float(flow.mass[:n].sum()) / moving if moving > 0 else 1.0
     return Streams(start, end, flow.mass[:n], flow.emd, shown)
 
