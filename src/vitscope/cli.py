@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from vitscope.cli_explore import explore
 from vitscope.cli_run import (
     Json,
     Out,
@@ -223,6 +224,7 @@ def instability(
         print_to_keep(study, changed)
 
 
+app.command()(explore)
 app.add_typer(saes)
 app.add_typer(scaling)
 

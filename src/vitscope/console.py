@@ -75,6 +75,11 @@ def print_figures(outcomes: "Sequence[FigureOutcome]") -> None:
     results.print(f"\n[bold]figures[/bold]  {escape(str(first.parent))}", soft_wrap=True)
 
 
+def print_address(address: str) -> None:
+    """Say where the explorer answers."""
+    results.print(f"[bold]explorer[/bold]  {address}  (Ctrl-C ends it)", soft_wrap=True)
+
+
 def print_push(done: "Push") -> None:
     """List what was uploaded, or would be."""
     for name, size in done.files:

@@ -1,0 +1,52 @@
+"""The verb that serves the explorer."""
+
+import webbrowser
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitscope.console import print_address
+
+Runs = Annotated[
+    list[Path], typer.Argument(help="A run directory, or two to compare.", show_default=False)
+]
+
+
+def explore(
+    runs: Runs,
+    port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = 8765,
+    host: Annotated[str, typer.Option(help="Address to bind; loopback unless …")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="… this machine is named as others call it; they then see the images."),
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+    read_only: Annotated[bool, typer.Option("--read-only", help="γ cannot be saved.")] = False,
+) -> None:
+    """Look at runs in the browser: features, images, removal; served on this machine alone."""
+    from vitscope.errors import ConfigError
+    from vitscope.explorer.live import LiveRun
+    from vitscope.explorer.serve import require_local, serve
+    from vitscope.saved_gamma import save_gamma
+    from vitscope.stages.explore import load_models, read_run
+
+    if len(runs) > 2:
+        raise ConfigError(f"{len(runs)} runs given; the explorer shows one, or two side by side")
+    require_local(host, allow_host or [])
+
+    def on_ready(address: str) -> None:
+        print_address(address)
+        if browser:
+            webbrowser.open(address)
+
+    live = [
+        LiveRun(
+            read=partial(read_run, run.absolute()),
+            load=partial(load_models, run.absolute()),
+            save=None if read_only else partial(save_gamma, run.absolute()),
+        )
+        for run in runs
+    ]
+    serve(live, host=host, port=port, also=allow_host or [], on_ready=on_ready)

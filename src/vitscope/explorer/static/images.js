@@ -1,0 +1,5 @@
+// The list of images.
+
+import { takeDrops } from "./drop.js";
+
+takeDrops();
