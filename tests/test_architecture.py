@@ -23,7 +23,7 @@ ORDER = [
         "console",
         "cli_run",
         "cli_saes",
-        "cli_scaling",
+        "cli_probes",
         "cli_explore",
         "cli",
         "__main__",

@@ -14,6 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from vitscope.cli_explore import explore
+from vitscope.cli_probes import probes
 from vitscope.cli_run import (
     Json,
     Out,
@@ -27,7 +28,6 @@ from vitscope.cli_run import (
     speaks,
 )
 from vitscope.cli_saes import saes
-from vitscope.cli_scaling import scaling
 from vitscope.console import (
     errors,
     print_selfcheck,
@@ -226,10 +226,10 @@ def instability(
 
 app.command()(explore)
 app.add_typer(saes)
-app.add_typer(scaling)
+app.add_typer(probes)
 
 for _name, _purpose in PURPOSES.items():
-    if _name not in ("score", "instability", "train"):
+    if _name not in ("score", "instability", "train", "probe"):
         app.command(_name, help=f"One stage: {_purpose}.")(_stage_command(_name))
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from vitscope.cli_run import (
     Json,
@@ -19,7 +17,7 @@ from vitscope.cli_run import (
     run_and_tell,
     speaks,
 )
-from vitscope.console import print_push, print_stage_name, results
+from vitscope.console import print_lines, print_push, print_stage_name, results
 from vitscope.errors import ConfigError
 from vitscope.stages.purposes import PURPOSES
 
@@ -58,7 +56,7 @@ def train(
     if json_:
         print_json({"run": str(folder.absolute()), "saes": rows})
     else:
-        _print_lines(*sweep_lines(rows))
+        print_lines(*sweep_lines(rows))
 
 
 @saes.command()
@@ -76,22 +74,13 @@ def compare(
         ]
         print_json({"pairs": pairs, "recovered_in_all": found.recovered_in_all})
         return
-    _print_lines(*comparison_lines(found))
+    print_lines(*comparison_lines(found))
     results.print(f"features of the first that all others have: {found.recovered_in_all:.1%}")
 
 
 def _or_null(value: object) -> object:
     """JSON has no NaN, which stands here for what is not defined."""
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _print_lines(headings: list[str], rows: list[list[str]]) -> None:
-    table = Table(box=None)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    results.print(table)
 
 
 @saes.command()

@@ -80,6 +80,18 @@ def print_address(address: str) -> None:
     results.print(f"[bold]explorer[/bold]  {address}  (Ctrl-C ends it)", soft_wrap=True)
 
 
+def print_lines(headings: list[str], rows: list[list[str]], notes: Sequence[str] = ()) -> None:
+    """Print a table, and what is to be said of it below."""
+    table = Table(box=None)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    results.print(table)
+    for note in notes:
+        results.print(note, style="dim", markup=False, soft_wrap=True)
+
+
 def print_push(done: "Push") -> None:
     """List what was uploaded, or would be."""
     for name, size in done.files:

@@ -125,6 +125,12 @@ def track(label: str, total: int, unit: str) -> Generator[Tracker]:
         yield Tracker(label, total, unit, console, bar)
 
 
+def say(text: str) -> None:
+    """Write a line on standard error, where progress goes."""
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=_silent)
+    console.print(text, markup=False, style="dim")
+
+
 def _short(rate: float) -> str:
     for limit, suffix in ((1e6, "M"), (1e3, "k")):
         if rate >= limit:

@@ -16,10 +16,12 @@ from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.errors import ConfigError, ImageSetError
 from vitscope.pipeline import run_study
+from vitscope.probes.cache import read_cache
 from vitscope.probes.labelled import LabelledScenes
 from vitscope.removal.contribution import active_entries
 from vitscope.removal.statistics import ContributionSums
 from vitscope.sae.storage import load_sae
+from vitscope.stages.probe_plan import plan_lines, plan_notes, plan_probes
 from vitscope.stages.removal_tables import read_removal
 from vitscope.study import Study, dump_study
 
@@ -128,6 +130,46 @@ def test_the_page_has_the_section_and_nothing_is_done_twice(
     alone = run_study(without, copy.root, only=["report"])
     assert alone["report"].skipped, "what stands of another study is not in the way"
     assert read_removal(copy, ()) is None
+
+
+def test_features_are_kept_where_that_is_asked_and_serve_another_schedule(
+    before: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = RunDirectory(Path(shutil.copytree(before.root, tmp_path / "run")))
+    one_task = {"segmentation": None, "zeroshot": None, "epochs": 1, "keep_features": True}
+    run_study(probe_study(**one_task), copy.root, only=["probe"])
+    kept = {"classification-train", "classification-val", "depth-train", "depth-val"}
+    assert {path.name for path in copy.probe_features.iterdir()} == kept
+    cache = read_cache(copy.probe_features / "classification-train")
+    assert len(cache) == 24 and "high-removed" in cache.plan.arrays
+    assert not copy.parts("probe").exists()
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("no image is needed again")
+
+    monkeypatch.setattr(LabelledScenes, "load", refuse)
+    again = run_study(probe_study(**one_task | {"epochs": 2}), copy.root, only=["probe"])
+    assert not again["probe"].skipped
+    found = run_study(probe_study(**one_task | {"epochs": 2, "keep_features": False}), copy.root,
+                      only=["probe"])  # fmt: skip
+    assert found["probe"].skipped
+
+
+def test_what_probes_take_is_told_and_nothing_is_written(
+    probed: RunDirectory, tmp_path: Path
+) -> None:
+    study = probe_study()
+    plan = plan_probes(study, probed.root)
+    variants = 1 + len(table(probed, "probes")["groups"])
+    assert [one.name for one in plan.tasks] == list(TASKS) and plan.assumed == ""
+    assert all(one.n_variants == variants for one in (*plan.tasks, plan.imagenet))
+    assert plan.tasks[0].cache_bytes == 34 * (variants * 128 * 2 + 8)
+    early = plan_probes(study, tmp_path / "later")
+    assert early.tasks[0].n_variants == 5 and "as if every control matched" in early.assumed
+    assert not (tmp_path / "later").exists()
+    headings, rows = plan_lines(early)
+    assert all(len(row) == len(headings) for row in rows) and rows[-1][0] == "ImageNet-1K"
+    assert early.assumed in plan_notes(early)
 
 
 def test_a_study_without_images_for_them_is_told_how(before: RunDirectory) -> None:

@@ -53,9 +53,9 @@ batch_size = 12
 MODELS = "two_sizes.py:large,two_sizes.py:small"
 
 
-def called(*arguments: str) -> int:
+def called(*arguments: str, verb: str = "scaling") -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["vitscope", "scaling", *arguments])
+        patch.setattr(sys, "argv", ["vitscope", verb, *arguments])
         try:
             cli.main()
         except SystemExit as end:
@@ -184,3 +184,16 @@ def test_runs_that_differ_otherwise_are_compared_with_a_word(
     assert called(str(run_of(folder, "small")), str(other), "--out", str(tmp_path / "out")) == 0
     assert "the runs differ in classification.norm, epochs" in capsys.readouterr().out
     assert not any("differ" in note for note in table(folder)["notes"])
+
+
+def test_a_plan_is_printed_and_nothing_is_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    options = (str(tmp_path / "study.toml"), "--plan", "--out", str(tmp_path / "out"))
+    assert called(*options, verb="probe") == 0
+    shown = capsys.readouterr().out
+    assert "ImageNet-1K" in shown and "MB" in shown and "are free" in shown
+    assert called(*options, "--json", verb="probe") == 0
+    assert json.loads(capsys.readouterr().out)["tasks"][0]["n_train"] == 24
+    assert not (tmp_path / "out").exists()

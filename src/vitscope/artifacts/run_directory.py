@@ -70,6 +70,11 @@ class RunDirectory:
         return self.root / "skipped.csv"
 
     @property
+    def probe_features(self) -> Path:
+        """Features that probes were trained on, where a study keeps them."""
+        return self.root / "probe_features"
+
+    @property
     def report(self) -> Path:
         """The self-contained page."""
         return self.root / "report.html"

@@ -1,9 +1,10 @@
 """Features on disk, memory-mapped: written chunk by chunk, resumed where they stopped."""
 
+import math
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,33 @@ def fill_cache(
         found = compute(chunk)
         sums.append({name: _write(folder, name, plan, chunk, found[name]) for name in plan.arrays})
         record = {"schema": SCHEMA, "fingerprint": fingerprint, "chunk": chunk_images}
+        record |= {"n_images": plan.n_images, "arrays": asdict(plan)["arrays"]}
         write_json(folder / RECORD, record | {"checksums": sums})
     return FeatureCache(folder, plan, fingerprint)
+
+
+def read_cache(folder: Path) -> FeatureCache:
+    """Return a complete cache by its record, arrays and all; their bytes are not checked.
+
+    Raises:
+        ArtifactError: there is none, or it was never completed.
+    """
+    record = read_json(folder / RECORD)
+    try:
+        arrays = {
+            name: ArrayPlan(tuple(plan["shape"]), plan["dtype"])
+            for name, plan in record["arrays"].items()
+        }
+        plan = CachePlan(int(record["n_images"]), arrays)
+        is_whole = len(record["checksums"]) == math.ceil(plan.n_images / record["chunk"])
+        found = FeatureCache(folder, plan, str(record["fingerprint"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder / RECORD} is no record of features: {error}") from None
+    if not is_whole:
+        raise ArtifactError(
+            f"{folder} was never completed; run `vitscope probe` on its study again"
+        )
+    return found
 
 
 def _standing(

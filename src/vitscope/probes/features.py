@@ -152,7 +152,7 @@ def cache_features(
         VitscopeError: an image cannot be used, a feature does not fit the cache's type, or the
             disk has no room.
     """
-    plan = extraction.plan(len(images), _pooled_width(extraction.backbone))
+    plan = extraction.plan(len(images), pooled_width(extraction.backbone))
     key = extraction.fingerprint(images, cropped=cropped)
     load = partial(load_example, extraction, images, cropped)
     with track(f"features for {extraction.task}", len(images), "images") as progress:
@@ -167,7 +167,7 @@ def cache_features(
                     n = min(extraction.batch_size, len(chunk) - start)
                     rows = [next(loaded) for _ in range(n)]
                     pixels, truth = torch.stack([r[0] for r in rows]), [r[1] for r in rows]
-                    features = _stored(_features(extraction, pixels), extraction.cache)
+                    features = _stored(features_of(extraction, pixels), extraction.cache)
                     pieces.append(features | {TARGET: torch.from_numpy(np.stack(truth))})
                     progress.advance(n)
             return {name: torch.cat([p[name] for p in pieces]).numpy() for name in plan.arrays}
@@ -204,7 +204,7 @@ def load_example(
 
 
 @torch.inference_mode()
-def _features(extraction: Extraction, pixels: Tensor) -> dict[str, Tensor]:
+def features_of(extraction: Extraction, pixels: Tensor) -> dict[str, Tensor]:
     """Return every variant's features of a batch, on the CPU, in fp32."""
     backbone, settings = extraction.backbone, extraction.settings
     plain = backbone.tokens(pixels)
@@ -257,7 +257,7 @@ def _chunk_that_fits(plan: CachePlan, memory_mb: int) -> int:
     return min(max(fits, SMALLEST_CHUNK), LARGEST_CHUNK)
 
 
-def _pooled_width(backbone: Backbone) -> int:
+def pooled_width(backbone: Backbone) -> int:
     """Return the width of the pooled output, by a pass over one black image."""
     side = backbone.site.resolution
     black = torch.zeros(1, 3, side, side, dtype=torch.uint8)

@@ -174,6 +174,9 @@ class ProbeSettings(Settings):
     cache: CacheType = "float16"
     """Type of features on disk."""
 
+    keep_features: bool = False
+    """Whether features stay on disk, below ``probe_features``, when the probes are done."""
+
     keep_error: bool = True
     """Whether the SAE's reconstruction error stays in the tokens."""
 

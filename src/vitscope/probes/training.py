@@ -68,7 +68,9 @@ def train_heads(
         key: what the order of images is drawn from.
         checkpoint: where the state is kept between epochs; None keeps it nowhere.
     """
-    state = _start(features, objective, trials, head, settings)
+    state = begin_training(
+        (len(features.variants), features.width), objective, trials, head, settings, features.device
+    )
     n_steps = math.ceil(len(features) / head.batch_size)
     begun = 0 if checkpoint is None else checkpoint.load(state.tensors())
     n_heads = len(features.variants) * len(trials)
@@ -89,8 +91,8 @@ def train_heads(
 
 
 @dataclass(eq=False)
-class _Training:
-    """What changes from step to step.
+class Training:
+    """Heads while they are trained: what changes from step to step.
 
     Attributes:
         descent: heads and their momentum.
@@ -111,6 +113,15 @@ class _Training:
     def step(
         self, batch: Batch, objective: Objective, schedule: float, epoch: int, share: float
     ) -> None:
+        """Take one step.
+
+        Args:
+            batch: of training images.
+            objective: the task.
+            schedule: factor of every learning rate.
+            epoch: of this step.
+            share: of the training images that the batch has.
+        """
         x = self.normaliser.train(batch.features.flatten(1, 2))
         heads = self.descent.heads
         logits = heads.logits(x).unflatten(1, batch.features.shape[1:3])
@@ -122,6 +133,7 @@ class _Training:
         self.started.fill_(True)
 
     def end_epoch(self, epoch: int) -> None:
+        """Retire the heads whose loss was not finite."""
         self.dead |= ~self.losses[epoch].isfinite()
         self.losses[epoch].masked_fill_(self.dead, math.nan)
         self.descent.retire(self.dead)
@@ -136,6 +148,7 @@ class _Training:
         return named
 
     def result(self) -> TrainedHeads:
+        """Return the heads as they stand, and which have diverged."""
         diverged = self.dead | (self.losses[-1] > DIVERGED_RATIO * self.first_loss)
         return TrainedHeads(
             heads=self.descent.heads,
@@ -146,30 +159,41 @@ class _Training:
         )
 
 
-def _start(
-    features: CachedFeatures,
+def begin_training(
+    shape: tuple[int, int],
     objective: Objective,
     trials: tuple[Trial, ...],
     head: HeadSettings,
     settings: ProbeSettings,
-) -> _Training:
-    n_variants, device = len(features.variants), features.device
+    device: torch.device,
+) -> Training:
+    """Return untrained heads, ready for their first step.
+
+    Args:
+        shape: V, number of variants, and d, width of the features.
+        objective: the task.
+        trials: rates and first weights of the heads of each variant.
+        head: norm.
+        settings: epochs and momentum.
+        device: where the heads lie.
+    """
+    n_variants, width = shape
     heads = first_heads(
         trials,
         n_variants=n_variants,
-        width=features.width,
+        width=width,
         n_outputs=objective.n_outputs,
         scaled=head.norm != "none",
         device=device,
     )
-    shape = (n_variants, len(trials))
-    return _Training(
+    per_head = (n_variants, len(trials))
+    return Training(
         descent=Descent.start(heads, trials, settings.momentum),
-        normaliser=Normaliser(head.norm, n_variants, features.width, device),
-        losses=torch.zeros(settings.epochs, *shape, device=device),
-        first_loss=torch.zeros(shape, device=device),
+        normaliser=Normaliser(head.norm, n_variants, width, device),
+        losses=torch.zeros(settings.epochs, *per_head, device=device),
+        first_loss=torch.zeros(per_head, device=device),
         started=torch.zeros((), dtype=torch.bool, device=device),
-        dead=torch.zeros(shape, dtype=torch.bool, device=device),
+        dead=torch.zeros(per_head, dtype=torch.bool, device=device),
     )
 
 

@@ -1,5 +1,6 @@
 """Stage «probe»: what linear probes read off the tokens with and without each group."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from vitscope.artifacts.tables import write_table
 from vitscope.backbones.parameters import count_parameters
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.probes.features import Extraction
+from vitscope.probes.planning import needs_of
 from vitscope.probes.probe import run_probe as train_and_score
 from vitscope.probes.results import ProbeResult, joined_columns
 from vitscope.probes.settings import HeadSettings, Task
 from vitscope.probes.sources import TaskSets, open_task
+from vitscope.progress import say
+from vitscope.removal.groups import Group
+from vitscope.sae.model import SparseAutoencoder
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.removal_groups import RemovedGroups, removed_groups
 from vitscope.study import Study
@@ -21,7 +26,10 @@ from vitscope.study import Study
 TRIALS = "probes.parquet"
 """One row per head, in the run directory."""
 
-WITHOUT_EFFECT = {"memory_mb", "zeroshot", "classification", "segmentation", "depth"}
+WITHOUT_EFFECT = {
+    *("memory_mb", "keep_features"),
+    *("zeroshot", "classification", "segmentation", "depth"),
+}
 """Settings that change nothing, or stand beside these task by task."""
 
 SOURCES = {"train", "validation", "splits"}
@@ -94,14 +102,18 @@ def backbone_described(context: Context) -> dict[str, Any]:
 
 
 def extraction(
-    context: Context, removed: RemovedGroups, task: Task, head: HeadSettings
+    context: Context,
+    sae: SparseAutoencoder,
+    groups: Mapping[str, Group],
+    task: Task,
+    head: HeadSettings,
 ) -> Extraction:
     """Return how the study takes the features of a task."""
     study = context.study
     return Extraction(
         backbone=context.backbone,
-        sae=context.sae,
-        groups=removed.masks,
+        sae=sae,
+        groups=groups,
         task=task,
         settings=head,
         keep_error=study.probes.keep_error,
@@ -123,11 +135,14 @@ def _result(
     settings, folder = context.study.probes, context.run.parts("probe")
     path = folder / f"{task}.json"
     if _standing(path, fingerprint) is None:
+        made = extraction(context, context.sae, removed.masks, task, settings.heads()[task])
+        n_images = (len(sets.train), len(sets.validation))
+        say(needs_of(made, n_images, sets.n_outputs, settings).sentence)
         found = train_and_score(
-            extraction(context, removed, task, settings.heads()[task]),
+            made,
             sets.train,
             sets.validation,
-            folder,
+            context.run.probe_features if settings.keep_features else folder,
             settings,
             n_outputs=sets.n_outputs,
             seed=context.study.seed,

@@ -114,7 +114,9 @@ def _predict(
     """Predict chunk by chunk, through the disk."""
     study = context.study
     tower = load_tower(study.backbone, study.probes.zeroshot, context.device)
-    made = extraction(context, removed, "classification", ClassificationSettings())
+    made = extraction(
+        context, context.sae, removed.masks, "classification", ClassificationSettings()
+    )
     zero_shot = ZeroShot.prepare(made, tower, prompts)
     n = len(images)
     chunks = [range(i, min(i + CHUNK_IMAGES, n)) for i in range(0, n, CHUNK_IMAGES)]
