@@ -15,7 +15,8 @@ from vitscope.images.parallel import ordered_map
 from vitscope.probes.features import PREFETCH_BATCHES, Extraction, load_example
 from vitscope.probes.labelled import LabelledImages
 from vitscope.probes.prompts import Prompts
-from vitscope.probes.text import TextTower, class_embeddings
+from vitscope.probes.text import OpenClipTower, TextTower, class_embeddings
+from vitscope.probes.tower_check import require_same_weights
 from vitscope.probes.zero_shot import Predictions, variant_logits
 from vitscope.progress import Tracker, track
 
@@ -46,7 +47,13 @@ class ZeroShot:
 
     @classmethod
     def prepare(cls, extraction: Extraction, tower: TextTower, prompts: Prompts) -> "ZeroShot":
-        """Embed the classes of ``prompts``, which are in the order of the labels."""
+        """Embed the classes of ``prompts``, which are in the order of the labels.
+
+        Raises:
+            ConfigError: the tower is open_clip's, and not of the backbone's weights.
+        """
+        if isinstance(tower, OpenClipTower):
+            require_same_weights(extraction.backbone, tower)
         return cls(extraction, tower, class_embeddings(tower, prompts))
 
     def predict(

@@ -45,10 +45,12 @@ class OpenClipTower:
     Attributes:
         model: open_clip's, in evaluation mode.
         tokenize: of that model.
+        name: as open_clip has it, for messages.
     """
 
     model: Any
     tokenize: Callable[[list[str]], Tensor]
+    name: str = "of open_clip"
 
     @property
     def scale(self) -> float:
@@ -92,7 +94,8 @@ def load_open_clip(name: str, pretrained: str | None, device: torch.device) -> O
             f"open_clip cannot load '{name}' with weights '{pretrained}': {error}; "
             "`open_clip.list_pretrained()` lists what it has"
         ) from None
-    return OpenClipTower(model.eval(), tokenizer)
+    weights = f" ({pretrained})" if pretrained else ""
+    return OpenClipTower(model.eval(), tokenizer, f"'{name}'{weights}")
 
 
 def class_embeddings(tower: TextTower, prompts: Prompts) -> Float[Tensor, "C e"]:
