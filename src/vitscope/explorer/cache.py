@@ -60,11 +60,13 @@ class BoundedCache(Generic[Value]):
             return found
         with self._lock:
             working = self._working.setdefault(key, threading.Lock())
-        with working:
-            found = self.get(key)
-            if found is None:
-                found = compute()
-                self.put(key, found)
-        with self._lock:
-            self._working.pop(key, None)
+        try:
+            with working:
+                found = self.get(key)
+                if found is None:
+                    found = compute()
+                    self.put(key, found)
+        finally:
+            with self._lock:
+                self._working.pop(key, None)
         return found
