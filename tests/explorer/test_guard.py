@@ -112,10 +112,13 @@ def test_a_web_socket_gets_no_answer() -> None:
     called: list[str] = []
 
     async def application(*_: object) -> None:
-        called.append("called")
+        called.append("application")
 
-    async def nothing(*_: object) -> dict[str, str]:
+    async def receive() -> dict[str, str]:
         return {"type": "websocket.connect"}
 
-    anyio.run(Guard(application, ACCESS), {"type": "websocket"}, nothing, nothing)
+    async def send(_: object) -> None:
+        called.append("answer")
+
+    anyio.run(Guard(application, ACCESS), {"type": "websocket"}, receive, send)
     assert called == []
