@@ -21,18 +21,24 @@ if TYPE_CHECKING:
     from vitscope.backbones.loading import load_backbone
     from vitscope.backbones.settings import BackboneSettings
     from vitscope.errors import VitscopeError
+    from vitscope.images.opening import open_image
     from vitscope.images.scenes.source import SceneSet
     from vitscope.images.sources import ImageFolder
     from vitscope.pipeline import run_study
+    from vitscope.probes.towers import load_text_tower
     from vitscope.removal.backbone import RemovedBackbone, removed
     from vitscope.removal.remove import remove, remove_groups
     from vitscope.sae.formats.load import load_sae
     from vitscope.sae.model import SparseAutoencoder
     from vitscope.sae.shipped import shipped_sae
     from vitscope.sae.storage import save_sae
+    from vitscope.scope.exemplar_views import exemplar_views
+    from vitscope.scope.gallery import choose_gallery
     from vitscope.scope.partition import Partition
     from vitscope.scope.score import Scores, score
+    from vitscope.scope.token_maps import token_maps
     from vitscope.scope.transport import emd
+    from vitscope.scope.views import plain_view, shifted_views
     from vitscope.study import Study, load_study
 
 # Imported on first use: `vitscope --help` and `vs.emd` need not wait for timm.
@@ -53,17 +59,24 @@ _HOMES = {
     "Study": "vitscope.study",
     "VitscopeError": "vitscope.errors",
     "check_backbone": "vitscope.backbones.conformance",
+    "choose_gallery": "vitscope.scope.gallery",
     "emd": "vitscope.scope.transport",
+    "exemplar_views": "vitscope.scope.exemplar_views",
     "load_backbone": "vitscope.backbones.loading",
     "load_sae": "vitscope.sae.formats.load",
     "load_study": "vitscope.study",
+    "load_text_tower": "vitscope.probes.towers",
+    "open_image": "vitscope.images.opening",
+    "plain_view": "vitscope.scope.views",
     "remove": "vitscope.removal.remove",
     "remove_groups": "vitscope.removal.remove",
     "removed": "vitscope.removal.backbone",
     "run_study": "vitscope.pipeline",
     "save_sae": "vitscope.sae.storage",
     "score": "vitscope.scope.score",
+    "shifted_views": "vitscope.scope.views",
     "shipped_sae": "vitscope.sae.shipped",
+    "token_maps": "vitscope.scope.token_maps",
 }
 
 __version__ = version("vitscope")
@@ -84,17 +97,24 @@ __all__ = [
     "Study",
     "VitscopeError",
     "check_backbone",
+    "choose_gallery",
     "emd",
+    "exemplar_views",
     "load_backbone",
     "load_sae",
     "load_study",
+    "load_text_tower",
+    "open_image",
+    "plain_view",
     "remove",
     "remove_groups",
     "removed",
     "run_study",
     "save_sae",
     "score",
+    "shifted_views",
     "shipped_sae",
+    "token_maps",
 ]
 
 

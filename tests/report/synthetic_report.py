@@ -18,6 +18,7 @@ from vitscope.scope.instability_summary import GroupInstability, ReadingInstabil
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.settings import ScopeSettings
+from vitscope.scope.token_maps import TokenMaps
 
 GRID = 8
 PATCH = 8
@@ -120,6 +121,20 @@ def make_evidence(**overrides: Any) -> Evidence:
     return Evidence(**{**values, **overrides})
 
 
+def make_token_maps(n: int = 2) -> tuple[TokenMaps, ...]:
+    random = np.random.default_rng(5)
+    side = GRID * PATCH
+    return tuple(
+        TokenMaps(
+            f"{image}.jpg",
+            random.integers(0, 256, (3, side, side), dtype=np.uint8),
+            random.uniform(20, 80, (GRID, GRID)),
+            random.random((GRID, GRID)),
+        )
+        for image in range(n)
+    )
+
+
 def make_data(**overrides: Any) -> ReportData:
     scores = make_scores(two_modes())
     partition: Partition = partition_features(scores.cds)
@@ -169,6 +184,7 @@ def make_data(**overrides: Any) -> ReportData:
             for s in range(1, 20)
         ),
         "skipped": (("class/broken.jpg", "truncated"),),
+        "token_maps": make_token_maps(),
     }
     return ReportData(**{**values, **overrides})
 

@@ -71,7 +71,7 @@ def cells(html: str, caption: str) -> list[list[str]]:
     body = html[html.index(f'aria-describedby="{caption}"') :].split("</table>", maxsplit=1)[0]
     rows = re.findall(r"<tr[^>]*>(.*?)</tr>", body.split("<tbody>")[1], re.DOTALL)
     found = (re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows)
-    return [[re.sub(r"<[^>]+>", " ", cell).strip() for cell in row] for row in found]
+    return [[" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in row] for row in found]
 
 
 def test_intervals_over_seeds_are_students() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic_report import GRID, make_data, make_images, make_scores
 
-from vitscope.report.cards import feature_card
+from vitscope.report.cards import THICKEST, feature_card
 from vitscope.report.heatmap import VIEW_SIDE, heat_png, view_jpeg
 from vitscope.scope.exemplar_views import GalleryFeature
 from vitscope.scope.gallery import choose_gallery, minimum_pairs
@@ -173,3 +173,22 @@ def test_a_card_carries_its_features_own_numbers() -> None:
     assert card.position == pytest.approx(100 * cds)
     assert {fact.label: fact.value for fact in card.facts}["pairs"] == "16"
     assert card.pairs[1].distance == "EMD 1.00 patches, 0.118 of D_grid"
+
+
+def test_arrows_lie_over_the_second_view_where_the_heat_is() -> None:
+    data = make_data(scope=ScopeSettings(shift=2))
+    maps = np.zeros((2, GRID, GRID))
+    maps[0, 3, 6], maps[1, 5, 2] = 2.0, 1.0  # on the overlap: from row 1, column 4
+    image = replace(make_images(1)[0], maps=maps)
+    shown = GalleryFeature(data.gallery[0].feature, (image,))
+    first, second = feature_card(shown, "low", data).pairs[0].views
+    assert first.arrows == ()
+    (arrow,) = second.arrows
+    per_patch = 100 / GRID
+    ends = (arrow.x1, arrow.y1, arrow.x2, arrow.y2)
+    np.testing.assert_allclose(
+        ends, [4.5 * per_patch, 1.5 * per_patch, 2.5 * per_patch, 5.5 * per_patch]
+    )
+    assert arrow.width == THICKEST
+    silent = GalleryFeature(shown.feature, (replace(image, maps=np.zeros((2, GRID, GRID))),))
+    assert feature_card(silent, "low", data).pairs[0].views[1].arrows == ()

@@ -9,7 +9,7 @@ import pytest
 from synthetic_report import make_data
 
 from vitscope.report.groups import group_profiles
-from vitscope.report.numbers import decimal, duration, p_value, percent, whole, with_error
+from vitscope.report.numbers import decimal, duration, p_value, percent, sentence, whole, with_error
 from vitscope.report.study import study_toml
 
 NAN = float("nan")
@@ -34,6 +34,9 @@ NAN = float("nan")
         (p_value(0.0050000001), "= 0.005"),
         (p_value(1e-4), "≤ 0.0001"),
         (p_value(NAN), "= –"),
+        (sentence("the valley of γ"), "The valley of γ"),
+        (sentence("γ = 0.1"), "γ = 0.1"),
+        (sentence(""), ""),
         (duration(4.24), "4.2 s"),
         (duration(59.97), "1 min 00 s"),
         (duration(185), "3 min 05 s"),

@@ -84,7 +84,9 @@ def empty_high_group() -> ReportData:
 
 
 def nothing_to_show() -> ReportData:
-    return make_data(instability=(), curve=(), notes=(), skipped=(), stages=(), versions={})
+    return make_data(
+        instability=(), curve=(), notes=(), skipped=(), stages=(), versions={}, token_maps=()
+    )
 
 
 CASES = {
@@ -120,7 +122,7 @@ def test_ids_are_unique_and_inner_links_lead_somewhere(case: str) -> None:
     page = read_page(html_of(case))
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
-    wanted = [target[1:] for target in page.attributes("href")]
+    wanted = [to[1:] for to in page.attributes("href") if not to.startswith("data:")]
     wanted += page.attributes("aria-labelledby") + page.attributes("aria-describedby")
     assert set(wanted) <= set(ids)
 
@@ -220,3 +222,13 @@ def test_a_gallery_with_too_few_features_says_so() -> None:
     text = read_page(render_report(make_data(scores=scores, choice=none, gallery=()))).text
     assert "has at least 17 pairs" in text
     assert "No feature is in this group" in read_page(render_report(empty_high_group())).text
+
+
+def test_maps_of_tokens_stand_with_the_figures_they_explain() -> None:
+    html, without = html_of("usual"), html_of("nothing")
+    order = [html.index(name) for name in ("norms-title", "norm_maps-title", "awcds-title")]
+    assert [*order, html.index("awcds_maps-title")] == sorted(
+        [*order, html.index("awcds_maps-title")]
+    )
+    assert "norm_maps-title" not in without and "Where high norms are" not in without
+    assert "awcds_maps-title" not in without

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitscope.images.decode import decode_image
+from vitscope.images.decode import PIL_PIXEL_LIMIT, decode_image
 from vitscope.images.scenes.address import scene_address
 from vitscope.images.scenes.source import SceneSet, is_scene_set
 from vitscope.images.sources import ImageFolder, ImageRef
@@ -24,7 +24,7 @@ def open_image_set(path: Path, *, limit: int | None = None) -> ImageSet:
     return ImageFolder(path, limit=limit)
 
 
-def open_image(ref: ImageRef, *, max_pixels: int) -> Image.Image:
+def open_image(ref: ImageRef, *, max_pixels: int = PIL_PIXEL_LIMIT) -> Image.Image:
     """Decode or render an image to upright RGB.
 
     Raises:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from vitscope.backbones.loading import choose_device
 from vitscope.backbones.reference.loading import REFERENCES, load_reference_text
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.errors import ConfigError
@@ -54,6 +55,29 @@ def load_tower(
     if name is None:
         name, tag = OPEN_CLIP[backbone.name]
     return load_open_clip(name, settings.tower_weights or tag, device)
+
+
+def load_text_tower(
+    backbone: BackboneSettings | str,
+    *,
+    tower: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+) -> TextTower:
+    """Load the text tower that belongs to a backbone, for predictions by text.
+
+    Args:
+        backbone: its settings, or its name in the zoo.
+        tower: open_clip's name of the model of the same weights, where the zoo knows none.
+        weights: open_clip's tag of its weights, or a file.
+        device: ``auto``, ``cpu``, ``cuda``, …
+
+    Raises:
+        VitscopeError: there is none, or its weights cannot be loaded.
+    """
+    settings = BackboneSettings(name=backbone) if isinstance(backbone, str) else backbone
+    chosen = ZeroShotSettings(tower=tower, tower_weights=weights)
+    return load_tower(settings, chosen, choose_device(device))
 
 
 def load_prompts_of(settings: ZeroShotSettings, classes: tuple[str, ...]) -> Prompts:

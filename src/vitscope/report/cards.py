@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vitscope.figures.streams import pair_streams, stream_width
 from vitscope.report.data import ReportData
 from vitscope.report.heatmap import heat_png, view_jpeg
 from vitscope.report.numbers import decimal, percent, whole, with_error
@@ -20,14 +21,30 @@ class Fact:
     meaning: str
 
 
+THINNEST, THICKEST = 0.7, 2.4
+"""Width of an arrow that carries nothing, and of one that carries all, in per cent of a view."""
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """One stream of mass over view 2: ends and width in per cent of the view's side."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    width: float
+
+
 @dataclass(frozen=True)
 class ViewCard:
-    """One view: data URIs of the photograph and its heatmap, and its overlap in per cent."""
+    """One view: data URIs of the photograph and its heatmap, its overlap in per cent, arrows."""
 
     photograph: str
     heat: str
     overlap_offset: float
     overlap_side: float
+    arrows: tuple[Arrow, ...]
 
 
 @dataclass(frozen=True)
@@ -97,10 +114,25 @@ def _pair_card(image: GalleryImage, data: ReportData) -> PairCard:
             heat=heat_png(activation, peak),
             overlap_offset=offset,
             overlap_side=100 * (grid - shift) / grid,
+            arrows=over,
         )
-        for view, activation, offset in zip(image.views, image.maps, offsets, strict=True)
+        for view, activation, offset, over in zip(
+            image.views, image.maps, offsets, ((), _arrows(image, shift)), strict=True
+        )
     )
     return PairCard(image.image_id, views, _distance(image, data))
+
+
+def _arrows(image: GalleryImage, shift: int) -> tuple[Arrow, ...]:
+    streams = pair_streams(image, shift)
+    if streams is None:
+        return ()
+    scale = 100 / image.maps.shape[-1]
+    widths = stream_width(streams.mass, THINNEST, THICKEST)
+    return tuple(
+        Arrow(*(float(scale * end) for end in (*start, *stop)), width)
+        for start, stop, width in zip(streams.start, streams.end, widths, strict=True)
+    )
 
 
 def _distance(image: GalleryImage, data: ReportData) -> str:

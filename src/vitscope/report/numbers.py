@@ -63,3 +63,8 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital where a Latin letter begins: a γ stays what it is."""
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text

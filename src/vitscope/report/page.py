@@ -15,6 +15,7 @@ from vitscope.figures.norms import plot_norms
 from vitscope.figures.reliability import FEWEST, plot_reliability
 from vitscope.figures.shifts import plot_shifts
 from vitscope.figures.svg import inline_svg
+from vitscope.figures.token_maps import plot_awcds_maps, plot_norm_maps
 from vitscope.figures.training import plot_training
 from vitscope.report import numbers
 from vitscope.report.cards import FeatureCard, feature_card
@@ -39,6 +40,7 @@ FILTERS: dict[str, Any] = {
     "percent": numbers.percent,
     "duration": numbers.duration,
     "p_value": numbers.p_value,
+    "sentence": numbers.sentence,
 }
 
 
@@ -105,6 +107,11 @@ def _figures(data: ReportData) -> dict[str, Markup]:
     if len(instability.shifts) > 1:
         curves = plot_shifts(instability.shown)
         drawn["shifts"] = (curves, "Mean EMD of outlier and other tokens over the shift")
+    if data.token_maps:
+        norms = plot_norm_maps(data.token_maps, data.tau.tau)
+        drawn["norm_maps"] = (norms, "Images and the norms of their tokens, outliers ringed")
+        weighed = plot_awcds_maps(data.token_maps, data.tau.tau)
+        drawn["awcds_maps"] = (weighed, "Images and the awCDS of their tokens, outliers ringed")
     if data.curve:
         drawn["training"] = (plot_training(data.curve), "FVU and dead features over steps")
     if data.beside:
@@ -117,7 +124,6 @@ def _figures(data: ReportData) -> dict[str, Markup]:
         text = "Accuracy over confidence, with and without each group"
         drawn["reliability"] = (plot_reliability(diagrams), text)
     # names of runs come out as the SVG writer escapes them; the rest is fixed words and numbers.
-    # the SVG is our own; its texts are numbers and fixed words
     return {name: Markup(inline_svg(f, name, text)) for name, (f, text) in drawn.items()}
 
 

@@ -94,7 +94,7 @@ class Evidence:
         if self.changed > WIDE:
             text += (
                 f". The interval is wide: from its one end to the other the number of {upper} "
-                f"changes by {100 * self.changed:.2g} %"
+                f"changes by {100 * self.changed:.0f} %"
             )
         return text
 

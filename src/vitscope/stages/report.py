@@ -37,6 +37,9 @@ BEFORE = ("images", "extract", "train", "outliers", "evaluate", "score", "partit
           "instability", "awcds", "probe", "zeroshot")  # fmt: skip
 NEEDED = tuple(name for name in BEFORE if name not in ("extract", "probe", "zeroshot"))
 
+PAGE = 2
+"""Bumped when the page shows something new: reports of earlier runs are then written anew."""
+
 Table = Mapping[str, NDArray[Any]]
 
 
@@ -52,6 +55,7 @@ def run_report(context: Context) -> StageOutcome:
     return context.finish(
         "report",
         settings={
+            "page": PAGE,
             "name": context.study.name,
             "note": context.study.note,
             **context.study.outliers.model_dump(include={"attention"}),
