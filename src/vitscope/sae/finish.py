@@ -85,6 +85,7 @@ def _of_training(plan: TrainingPlan, state: TrainingState, normalisation: Normal
         "batch_size": plan.batch,
         "tokens": state.step * plan.batch,
         "learning_rate": plan.settings.learning_rate,
+        "matmul_dtype": plan.matmul_dtype,
         "aux_k": plan.objective.aux_k,
         "dead_after_tokens": plan.dead_after,
         "dead_share": state.figures.dead_share,

@@ -14,8 +14,6 @@ from vitscope.backbones.backbone import Site
 from vitscope.distributed import DistributedError, Ranks, share
 from vitscope.sae.checkpoint import load_checkpoint, save_checkpoint
 from vitscope.sae.finish import finished_sae, sae_at
-from vitscope.sae.kept_activations import KeptActivations
-from vitscope.sae.methods import one_threshold
 from vitscope.sae.metrics_log import MetricsLog
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.normalisation import Normalisation, fit_normalisation
@@ -23,8 +21,9 @@ from vitscope.sae.plan import TrainingPlan
 from vitscope.sae.schedule import end_after_fall, learning_rate
 from vitscope.sae.source import TokenSource
 from vitscope.sae.start import TOKENS, started
-from vitscope.sae.state import StepFigures, TrainingState, new_state
-from vitscope.sae.step import require_finite, take_step
+from vitscope.sae.state import TrainingState, new_state
+from vitscope.sae.step import require_finite
+from vitscope.sae.stepper import Buffers, stepper_for
 from vitscope.sae.watch import HeldOutFigures, look
 
 
@@ -66,7 +65,7 @@ class Learner(AbstractContextManager["Learner"]):
         self.state, self.normalisation = _start(source, plan, keeping.checkpoint, ranks, device)
         self.resumed_from = self.state.step
         self._mine = share(plan.batch, ranks)
-        self._guess = 0.0
+        self._stepper = stepper_for(self.state, plan, ranks)
         writes = ranks.rank == 0
         self._checkpoint = keeping.checkpoint if writes else None
         log = keeping.log if writes else None
@@ -95,33 +94,34 @@ class Learner(AbstractContextManager["Learner"]):
         """Whether the last step was taken."""
         return self.state.step >= self.end
 
-    def learn(self, raw: Rows, kept: KeptActivations, held: HeldOut) -> StepFigures:
+    def learn(self, raw: Rows, buffers: Buffers, held: HeldOut) -> None:
         """Take one step on the raw rows of a global batch, look, log and save where it is time.
 
         Args:
             raw: the batch ``[B, d]`` of all ranks.
-            kept: a buffer for this rank's rows; several learners may share one.
+            buffers: for this rank's rows; several learners may share them.
             held: tokens to look at.
 
         Raises:
-            BadStepError: the inputs or the loss are not finite.
+            BadStepError: the inputs or the loss are not finite, in this step or, where a device
+                is not asked after every step, in one since it last was.
         """
         plan, state, settings = self.plan, self.state, self.plan.settings
         rate = learning_rate(settings, state.step, plan.n_steps, state.watch.end)
-        x = self.normalisation.apply(raw[self._mine].to(self._device))
-        kept.guess = self._guess
-        figures = take_step(state, x, plan, rate, kept, self._ranks)
-        self._guess = kept.guess
-        if one_threshold(plan.objective.method):
-            state.watch = state.watch.after_batch(kept.guess)
+        x = self.normalisation.apply(_moved(raw[self._mine], self._device))
+        self._stepper.take(x, rate, buffers)
+        if any(map(self._is_time, (
+            settings.evaluate_every, settings.log_every, settings.checkpoint_every
+        ))):  # fmt: skip
+            self._stepper.read()
         found = self._look(held) if self._is_time(settings.evaluate_every) else None
         if found is not None or self._is_time(settings.log_every):
-            self._lines.write(figures, rate, found, state.watch.threshold)
+            assert state.figures is not None
+            self._lines.write(state.figures, rate, found, state.watch.threshold)
         if self._is_time(settings.checkpoint_every):
             require_finite(state)
             if self._checkpoint is not None:
                 save_checkpoint(self._checkpoint, state, self.normalisation, plan.key)
-        return figures
 
     def finished(self, held: HeldOut, site: Site | None) -> SparseAutoencoder:
         """Return the SAE on raw activations, θ fitted on ``held``."""
@@ -141,6 +141,13 @@ class Learner(AbstractContextManager["Learner"]):
             end = end_after_fall(settings, state.step, self.plan.n_steps)
             state.watch = replace(state.watch, end=end)
         return found
+
+
+def _moved(rows: Rows, device: torch.device | str) -> Rows:
+    """Return the rows on ``device``; a GPU fetches them while the host goes on."""
+    if torch.device(device).type == "cuda" and not rows.is_cuda:
+        return rows.pin_memory().to(device, non_blocking=True)
+    return rows.to(device)
 
 
 def _start(

@@ -35,6 +35,11 @@ class _Part:
         return [_Part(*view) for view in zip(*views, strict=True)]
 
 
+def bias_corrections(step: int) -> tuple[float, float]:
+    """Return what step ``step``, from 1, divides the first moment and the second's root by."""
+    return 1 - BETAS[0] ** step, (1 - BETAS[1] ** step) ** 0.5
+
+
 class UnitDecoderAdam:
     """Fused Adam on ``parameters``, in place; decoder rows stay unit.
 
@@ -94,6 +99,10 @@ class UnitDecoderAdam:
 
     def _step_count(self, like: Tensor) -> Float[Tensor, ""]:
         return torch.tensor(float(self._steps), device=like.device)
+
+    def count(self, steps: int) -> None:
+        """Take note that ``steps`` were done in all, by whoever changed these tensors."""
+        self._steps = steps
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return both moments of every parameter by name, for a checkpoint."""

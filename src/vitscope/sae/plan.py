@@ -27,6 +27,7 @@ class TrainingPlan:
         n_steps: the step after which training ends.
         dead_after: tokens of silence after which a feature is dead.
         objective: what is minimised.
+        matmul_dtype: what products' factors are rounded to, by name.
         key: hash of all that decides the weights; a checkpoint is used only under its own key.
     """
 
@@ -38,13 +39,19 @@ class TrainingPlan:
     n_steps: int
     dead_after: int
     objective: Objective
+    matmul_dtype: str
     key: str
 
 
 def plan_training(
-    settings: SaeSettings, source: TokenSource, *, seed: int, fingerprint: str
+    settings: SaeSettings,
+    source: TokenSource,
+    *,
+    seed: int,
+    fingerprint: str,
+    matmul_dtype: str = "float32",
 ) -> TrainingPlan:
-    """Resolve the defaults of ``settings`` for ``source``.
+    """Resolve the defaults of ``settings`` for ``source``, and for the device its ``matmul_dtype``.
 
     Raises:
         SaeError: K exceeds the dictionary, or there are no tokens.
@@ -62,6 +69,7 @@ def plan_training(
         "settings": settings.model_dump(mode="json", exclude=NOT_IN_KEY),
         "seed": seed,
         "source": [source.width, source.n_tokens, fingerprint],
+        "matmul_dtype": matmul_dtype,
     }
     return TrainingPlan(
         settings=settings,
@@ -77,6 +85,7 @@ def plan_training(
             aux_coefficient=settings.aux_coefficient,
             method=method_of(settings, n_features),
         ),
+        matmul_dtype=matmul_dtype,
         key=hash_of(decisive),
     )
 

@@ -120,6 +120,10 @@ class SaeSettings(Settings):
     sweep: SweepSettings = SweepSettings()
     """Several SAEs over one pass of the activations, for ``vitscope train --sweep``."""
 
+    matmul_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What training rounds the factors of its products to; weights, moments and sums are float32
+    all the same. ``auto``: bfloat16 for batch-topk on one GPU, float32 elsewhere [A]."""
+
     checkpoint_every: int = Field(default=250, ge=1)
     """Steps between two checkpoints."""
 

@@ -16,12 +16,13 @@ class BadStepError(SaeError):
     """A step that cannot be taken.
 
     Attributes:
+        step: from 1.
         rows: rows of the global batch that are to blame; empty where it is the batch as a whole.
     """
 
-    def __init__(self, message: str, rows: list[int] | None = None) -> None:
+    def __init__(self, message: str, step: int, rows: list[int] | None = None) -> None:
         super().__init__(message)
-        self.rows = rows or []
+        self.step, self.rows = step, rows or []
 
 
 def take_step(
@@ -48,10 +49,7 @@ def take_step(
     number = state.step + 1
     bad = _bad_rows(x, ranks)
     if bad:
-        raise BadStepError(
-            f"step {number}: the activations contain NaN or infinity; extract them again in fp32",
-            bad,
-        )
+        raise unusable_rows(number, bad)
     dead = state.silent_tokens >= plan.dead_after
     try:
         evaluation = evaluate(
@@ -89,7 +87,16 @@ def require_finite(state: TrainingState) -> None:
 
 def diverged(step: int, what: str) -> BadStepError:
     """Return the error of a training whose numbers left the finite range."""
-    return BadStepError(f"training diverged at step {step}: {what}; lower learning_rate")
+    return BadStepError(f"training diverged at step {step}: {what}; lower learning_rate", step)
+
+
+def unusable_rows(step: int, rows: list[int]) -> BadStepError:
+    """Return the error of a batch whose ``rows`` are not finite."""
+    return BadStepError(
+        f"step {step}: the activations contain NaN or infinity; extract them again in fp32",
+        step,
+        rows,
+    )
 
 
 def _bad_rows(x: Rows, ranks: Ranks) -> list[int]:

@@ -11,17 +11,18 @@ import torch
 from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Rows
 from vitscope.backbones.backbone import Site
-from vitscope.distributed import Ranks, current_ranks, share
+from vitscope.distributed import current_ranks
 from vitscope.errors import SaeError
 from vitscope.progress import Tracker, track
-from vitscope.sae.kept_activations import KeptActivations
 from vitscope.sae.learner import NOWHERE, Keeping, Learner
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.plan import TrainingPlan, plan_training
+from vitscope.sae.precision import products_rounded_to
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TokenSource
 from vitscope.sae.state import StepFigures
 from vitscope.sae.step import BadStepError
+from vitscope.sae.stepper import Buffers
 
 NAMED_IMAGES = 3
 """Images that a message names; of many, the first."""
@@ -123,7 +124,14 @@ def train_saes(
     """
     ranks = current_ranks()
     plans = [
-        plan_training(job.settings, source, seed=job.seed, fingerprint=fingerprint) for job in jobs
+        plan_training(
+            job.settings,
+            source,
+            seed=job.seed,
+            fingerprint=fingerprint,
+            matmul_dtype=products_rounded_to(job.settings, torch.device(device), ranks),
+        )
+        for job in jobs
     ]
     _require_one_pass(plans)
     with torch.no_grad(), ExitStack() as stack:
@@ -133,7 +141,7 @@ def train_saes(
         ]
         wanted = [(job.settings.threshold_tokens, job.settings.evaluation_tokens) for job in jobs]
         held = source.held_out(max(map(max, wanted)))
-        speed = _pass_over(source, learners, held, ranks)
+        speed = _pass_over(source, learners, held)
         return [_trained(learner, learner.finished(
             held.first(learner.plan.settings.threshold_tokens), site), speed)
             for learner in learners]  # fmt: skip
@@ -152,16 +160,13 @@ def _trained(learner: Learner, sae: SparseAutoencoder, speed: float) -> TrainedS
     )
 
 
-def _pass_over(
-    source: TokenSource, learners: Sequence[Learner], held: HeldOut, ranks: Ranks
-) -> float:
+def _pass_over(source: TokenSource, learners: Sequence[Learner], held: HeldOut) -> float:
     """Take every step that is left; return tokens per second."""
     unfinished = [one.state.step for one in learners if not one.done]
     if not unfinished:
         return math.nan
     plan, start = learners[0].plan, min(unfinished)
-    device = learners[0].state.parameters.b_dec.device
-    mine, buffers = share(plan.batch, ranks), dict[int, KeptActivations]()
+    buffers = Buffers()
     label = "train SAE" if len(learners) == 1 else f"train {len(learners)} SAEs"
     with track(label, plan.n_steps * plan.batch, "tokens") as progress:
         progress.skip(start * plan.batch)
@@ -169,25 +174,19 @@ def _pass_over(
             # one that an earlier process left further ahead waits for the others
             active = [one for one in learners if not one.done and one.state.step == step]
             for one in active:
-                m = one.plan.n_features
-                if m not in buffers:
-                    like = torch.empty(0, device=device)
-                    buffers[m] = KeptActivations(mine.stop - mine.start, m, like)
                 try:
-                    one.learn(raw, buffers[m], held)
+                    one.learn(raw, buffers, held)
                 except BadStepError as error:
-                    raise _with_images(error, source, plan, step) from error
+                    raise _with_images(error, source, plan) from error
             _show(progress, plan, learners)
             if all(one.done for one in learners):
                 break
         return progress.rate
 
 
-def _with_images(
-    error: BadStepError, source: TokenSource, plan: TrainingPlan, step: int
-) -> SaeError:
+def _with_images(error: BadStepError, source: TokenSource, plan: TrainingPlan) -> SaeError:
     """Return the same error, with the batch and its images."""
-    epoch, batch = divmod(step, plan.batches_per_epoch)
+    epoch, batch = divmod(error.step - 1, plan.batches_per_epoch)
     images = source.images_of(epoch, plan.batch, batch)
     named = list(dict.fromkeys(images[row] for row in error.rows or range(len(images))))
     more = f" and {len(named) - NAMED_IMAGES} more" if len(named) > NAMED_IMAGES else ""
@@ -226,7 +225,7 @@ def _show(progress: Tracker, plan: TrainingPlan, learners: Sequence[Learner]) ->
         progress.note(
             f"loss {one.loss:.4f}, FVU {one.fvu:.3f}, L0 {one.l0:.1f}, dead {one.dead_share:.1%}"
         )
-    else:
+    elif figures:  # on a device, there are none before the first are read
         fvus = [one.fvu for one in figures]
         worst = max(one.dead_share for one in figures)
         progress.note(f"FVU {min(fvus):.3f} to {max(fvus):.3f}, dead at most {worst:.1%}")
