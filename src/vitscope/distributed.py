@@ -33,6 +33,10 @@ class DistributedError(VitscopeError):
     """The job's processes cannot work together as asked."""
 
 
+class ShareDone(Exception):
+    """Raised on the other ranks when their share of a stage is done: the rest is rank 0's."""
+
+
 class Ranks(Protocol):
     """The processes of a job. Every method must be called by all of them, in the same order."""
 
@@ -58,6 +62,10 @@ class Ranks(Protocol):
         """Return the word of rank 0; what the others bring is not heard."""
         ...
 
+    def collect(self, content: bytes) -> list[bytes]:
+        """Return every rank's content, in the order of ranks, on rank 0; nothing on the others."""
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -77,6 +85,10 @@ class Alone:
     def tell(self, word: str) -> str:
         """Return ``word``."""
         return word
+
+    def collect(self, content: bytes) -> list[bytes]:
+        """Return ``content`` alone."""
+        return [content]
 
 
 ALONE = Alone()
@@ -110,20 +122,33 @@ class JobRanks:
 
     def tell(self, word: str) -> str:
         """Return the word of rank 0."""
-        content = torch.frombuffer(bytearray(word.encode() or b" "), dtype=torch.uint8)
+        content = _as_tensor(word.encode() or b" ")
         length = torch.tensor([len(content)])
         with _others_needed():
             dist.broadcast(length, src=0)
             if self.rank != 0:
                 content = torch.empty(int(length), dtype=torch.uint8)
             dist.broadcast(content, src=0)
-        return bytes(content.tolist()).decode()
+        return content.numpy().tobytes().decode()
+
+    def collect(self, content: bytes) -> list[bytes]:
+        """Return every rank's content, in the order of ranks, on rank 0; nothing on the others."""
+        lengths: list[int] = self._all(torch.tensor([len(content)])).tolist()
+        padded = _as_tensor(content.ljust(max(1, *lengths), b" "))
+        parts = [torch.empty_like(padded) for _ in lengths] if self.rank == 0 else None
+        with _others_needed():
+            dist.gather(padded, parts)
+        return [p[:n].numpy().tobytes() for p, n in zip(parts or (), lengths, strict=False)]
 
     def _all(self, rows: Tensor) -> Tensor:
         parts = [torch.empty_like(rows) for _ in range(self.size)]
         with _others_needed():
             dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
+
+
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 @contextmanager
@@ -155,12 +180,22 @@ def share(n: int, ranks: Ranks) -> slice:
             f"{n} rows cannot be shared by {ranks.size} processes; start at most {n}, or raise "
             "the batch size"
         )
-    return part_of(n, ranks)
+    return part_of(n, ranks.rank, ranks.size)
 
 
-def part_of(n: int, ranks: Ranks) -> slice:
-    """Return this rank's part of ``n`` pieces: contiguous, in the order of ranks, maybe empty."""
-    return slice(n * ranks.rank // ranks.size, n * (ranks.rank + 1) // ranks.size)
+def rank_0_goes_on() -> None:
+    """Return on rank 0, or where there is no other; elsewhere, end the share of a stage.
+
+    Raises:
+        ShareDone: on the other ranks.
+    """
+    if current_ranks().rank != 0:
+        raise ShareDone
+
+
+def part_of(n: int, rank: int, size: int) -> slice:
+    """Return a rank's part of ``n`` pieces: contiguous, in the order of ranks, maybe empty."""
+    return slice(n * rank // size, n * (rank + 1) // size)
 
 
 def is_launched(environment: Mapping[str, str] = os.environ) -> bool:

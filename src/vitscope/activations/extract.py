@@ -13,8 +13,8 @@ from torch import Tensor
 from vitscope.activations.chunks import ChunkedEncoding
 from vitscope.activations.forward import EncodedBatch, PassClock, ReadingSettings
 from vitscope.activations.sampling import ActivationSettings, draw_tokens, n_stored_draws
+from vitscope.activations.shared_parts import shared_parts
 from vitscope.artifacts.atomic import write_json
-from vitscope.artifacts.parts import resumable_map
 from vitscope.backbones.backbone import Backbone, Site
 from vitscope.errors import BackboneError
 from vitscope.images.resize import to_square
@@ -87,8 +87,13 @@ def extract_activations(
             members = refs[shard.start : shard.stop]
             return _drawn(backbone.site, members, encoding.batches(shard), settings, seed)
 
-        parts = resumable_map(
-            folder, fingerprint, shards, encode, on_reuse=lambda shard: progress.skip(len(shard))
+        parts = shared_parts(
+            folder,
+            fingerprint,
+            shards,
+            encode,
+            on_reuse=lambda shard: progress.skip(len(shard)),
+            on_others=lambda shard: progress.advance(len(shard)),
         )
         for index, part in enumerate(parts):
             names.append(folder / f"part-{index:06d}.safetensors")

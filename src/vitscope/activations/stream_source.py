@@ -149,7 +149,7 @@ class StreamSource:
         """Return the drawn tokens of ``images``, in their order; fp16, as shards keep them."""
         # whole batches a rank: the last bit of a token depends on the batch it is encoded in
         size = self.reading.batch_size
-        mine = part_of(-(-len(images) // size), self.ranks)
+        mine = part_of(-(-len(images) // size), self.ranks.rank, self.ranks.size)
         return self.ranks.gather(
             self._encode_here(images[mine.start * size : mine.stop * size], epoch)
         )

@@ -1,7 +1,7 @@
 """A resumable map: each chunk's result is kept on disk until the whole stage is done."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,19 +28,32 @@ def resumable_map(
     same bytes as an uninterrupted one.
     """
     for index, chunk in enumerate(chunks):
-        path = directory / f"part-{index:06d}.safetensors"
-        part = _reusable(path, fingerprint)
+        part = _reusable(_path(directory, index), fingerprint)
         if part is None:
-            save_tensors(path, compute(chunk), {"fingerprint": fingerprint})
-            part, _ = load_tensors(path)
+            save_part(directory, fingerprint, index, compute(chunk))
+            part, _ = load_tensors(_path(directory, index))
         else:
             on_reuse(chunk)
         yield part
 
 
+def save_part(directory: Path, fingerprint: str, index: int, part: Mapping[str, Tensor]) -> None:
+    """Keep the result of chunk ``index``, atomically."""
+    save_tensors(_path(directory, index), part, {"fingerprint": fingerprint})
+
+
+def missing_parts(directory: Path, fingerprint: str, n_chunks: int) -> list[int]:
+    """Return the chunks whose part is absent, damaged, or of another fingerprint; ascending."""
+    return [i for i in range(n_chunks) if _reusable(_path(directory, i), fingerprint) is None]
+
+
 def discard_parts(directory: Path) -> None:
     """Remove the parts of a stage that is complete."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _path(directory: Path, index: int) -> Path:
+    return directory / f"part-{index:06d}.safetensors"
 
 
 def _reusable(path: Path, fingerprint: str) -> dict[str, Tensor] | None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -58,6 +59,34 @@ class VerifiedImages:
         """Hash of the usable images' ids and bytes, wherever the files lie."""
         pairs = zip(self.usable, self.checksums, strict=True)
         return bytes_checksum(*(f"{ref.id}\0{checksum}\n".encode() for ref, checksum in pairs))
+
+    def to_json(self) -> str:
+        """Return what was found, for another process that knows the images."""
+        skipped = {image.id: image.reason for image in self.skipped}
+        return json.dumps([skipped, self.sizes, self.checksums, self.decode_rate])
+
+    @classmethod
+    def from_json(cls, text: bytes, refs: Sequence[ImageRef]) -> "VerifiedImages":
+        """Read back what :meth:`to_json` wrote of ``refs``."""
+        skipped, sizes, checksums, rate = json.loads(text)
+        return cls(
+            usable=tuple(ref for ref in refs if ref.id not in skipped),
+            sizes=tuple((width, height) for width, height in sizes),
+            checksums=tuple(checksums),
+            skipped=tuple(SkippedImage(*item) for item in skipped.items()),
+            decode_rate=rate,
+        )
+
+
+def joined(parts: Sequence[VerifiedImages]) -> VerifiedImages:
+    """Return what several processes found in adjacent parts of a set, checked at the same time."""
+    return VerifiedImages(
+        usable=tuple(ref for part in parts for ref in part.usable),
+        sizes=tuple(size for part in parts for size in part.sizes),
+        checksums=tuple(checksum for part in parts for checksum in part.checksums),
+        skipped=tuple(image for part in parts for image in part.skipped),
+        decode_rate=sum(part.decode_rate or 0.0 for part in parts),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def run_awcds(context: Context) -> StageOutcome:
         after=("images", "train", "outliers", "partition"),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
+        shared=True,
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitscope.activations.chunks import ChunkedEncoding
 from vitscope.activations.forward import EncodedBatch, PassClock, ReadingSettings
-from vitscope.artifacts.parts import resumable_map
+from vitscope.activations.shared_parts import shared_parts
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
 from vitscope.stages.context import Context
@@ -84,10 +84,11 @@ def stream_parts(
             progress=progress,
         ) as encoding,
     ):
-        yield from resumable_map(
+        yield from shared_parts(
             context.run.parts(stage),
             fingerprint,
             encoding.chunks,
             lambda chunk: reduce(refs[chunk.start : chunk.stop], encoding.batches(chunk)),
             on_reuse=lambda chunk: progress.skip(len(chunk)),
+            on_others=lambda chunk: progress.advance(len(chunk)),
         )

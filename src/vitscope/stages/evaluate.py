@@ -60,6 +60,7 @@ def run_evaluate(context: Context) -> StageOutcome:
         after=("images", "train", "outliers"),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
+        shared=True,
     )
 
 

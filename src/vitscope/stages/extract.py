@@ -3,6 +3,7 @@
 from vitscope.activations.extract import MANIFEST_SCHEMA, extract_activations
 from vitscope.artifacts.atomic import write_json
 from vitscope.artifacts.stage import StageOutput
+from vitscope.distributed import rank_0_goes_on
 from vitscope.stages.context import Context, StageOutcome
 
 
@@ -12,6 +13,7 @@ def run_extract(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         if not study.activations.cache:
+            rank_0_goes_on()
             return _nothing_kept(context, fingerprint)
         extraction = extract_activations(
             context.backbone,
@@ -35,6 +37,7 @@ def run_extract(context: Context) -> StageOutcome:
         after=("images",),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
+        shared=True,
     )
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from vitscope.artifacts.stage import StageOutput
+from vitscope.distributed import current_ranks, part_of, rank_0_goes_on
 from vitscope.images.opening import ImageSet, open_image_set
 from vitscope.images.verify import (
     VerifiedImages,
     check_skips,
+    joined,
     verify_images,
     write_image_table,
     write_skipped,
@@ -23,7 +25,9 @@ def run_images(context: Context) -> StageOutcome:
     context.require_consistent()  # a mistyped setting should not wait for a million images
 
     def body(_: str) -> StageOutput:
-        verified = {split: _verify(context, folder) for split, folder in folders.items()}
+        checked = {split: _check(context, folder) for split, folder in folders.items()}
+        rank_0_goes_on()
+        verified = {split: joined(parts) for split, parts in checked.items()}
         skipped = [bad for images in verified.values() for bad in images.skipped]
         write_skipped(context.run.skipped, skipped)
         files: list[Path] = [context.run.skipped]
@@ -45,9 +49,17 @@ def run_images(context: Context) -> StageOutcome:
             split: f"{folder.root} {folder.listing_digest}" for split, folder in folders.items()
         },
         body=body,
+        shared=True,
     )
 
 
-def _verify(context: Context, folder: ImageSet) -> VerifiedImages:
-    settings = context.study.images
-    return verify_images(folder.refs, workers=settings.workers, max_pixels=settings.max_pixels)
+def _check(context: Context, folder: ImageSet) -> list[VerifiedImages]:
+    """Return, on rank 0, what every rank found in its part of a folder."""
+    settings, ranks = context.study.images, current_ranks()
+    parts = [part_of(len(folder.refs), rank, ranks.size) for rank in range(ranks.size)]
+    refs = [folder.refs[part] for part in parts]
+    mine = verify_images(refs[ranks.rank], workers=settings.workers, max_pixels=settings.max_pixels)
+    if ranks.size == 1:
+        return [mine]
+    found = ranks.collect(mine.to_json().encode())
+    return [VerifiedImages.from_json(one, part) for one, part in zip(found, refs, strict=False)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def run_instability(context: Context) -> StageOutcome:
         )
         source = {"stage": "instability", "fingerprint": fingerprint}
         with closing(parts):
-            rows = write_parts(run.outliers, refs, parts, overlaps, source, seed=study.seed)
+            begun = chain([next(parts)], parts)  # ranks that only help end here, before any file
+            rows = write_parts(run.outliers, refs, begun, overlaps, source, seed=study.seed)
         table = _describe(study, rows, len(refs))
         write_json(run.table("instability"), table)
         shown = table["readings"] | {"shifts": [row for row in table["rows"] if _shown(row, study)]}
@@ -72,6 +74,7 @@ def run_instability(context: Context) -> StageOutcome:
         after=("images", "outliers"),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
+        shared=True,
     )
 
 

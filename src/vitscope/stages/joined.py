@@ -5,10 +5,11 @@ Rank 0 alone looks at the run directory and writes there. To the others it says 
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 
 from vitscope.artifacts.stage import StageBody, StageOutput, Stamp
-from vitscope.distributed import current_ranks
+from vitscope.distributed import ShareDone, current_ranks
 
 WORK, END = "work", "end"
 
@@ -39,4 +40,5 @@ def joined_stage(body: StageBody) -> tuple[Stamp, bool]:
         if word == END:
             stamp, skipped = rest
             return Stamp(**stamp), skipped
-        body(*rest)
+        with suppress(ShareDone):
+            body(*rest)

@@ -56,6 +56,7 @@ def run_outliers(context: Context) -> StageOutcome:
         after=("images",),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
+        shared=True,
     )
 
 

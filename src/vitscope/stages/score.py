@@ -63,6 +63,7 @@ def run_score(context: Context) -> StageOutcome:
         after=("images", "train", "evaluate"),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
+        shared=True,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from vitscope.artifacts.atomic import read_json, write_json, write_text
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import StageOutput
-from vitscope.distributed import current_ranks
+from vitscope.distributed import current_ranks, rank_0_goes_on
 from vitscope.errors import ConfigError
 from vitscope.sae.learner import Keeping
 from vitscope.sae.plan import NOT_IN_KEY
@@ -112,8 +112,7 @@ def run_sweep(context: Context) -> StageOutcome:
             fingerprint=fingerprint,
             device=context.device,
         )
-        if current_ranks().rank != 0:
-            return StageOutput([], {})
+        rank_0_goes_on()
         files: list[Path] = []
         for found, folder in zip(trained, folders, strict=True):
             files += [*save_sae(folder, found.sae), folder / "metrics.jsonl"]

@@ -8,7 +8,7 @@ import torch
 from vitscope.activations.forward import PassClock, encode_images
 from vitscope.artifacts.stage import StageOutput
 from vitscope.axes import Rows
-from vitscope.distributed import current_ranks
+from vitscope.distributed import rank_0_goes_on
 from vitscope.sae.formats.diagnostics import SAMPLE_TOKENS, check_reconstruction
 from vitscope.sae.plan import NOT_IN_KEY
 from vitscope.sae.storage import check_fits, sae_digest, save_sae
@@ -41,8 +41,7 @@ def _train(context: Context) -> StageOutcome:
             log=run.training_log,
             device=context.device,
         )
-        if current_ranks().rank != 0:
-            return StageOutput([], {})
+        rank_0_goes_on()
         files, info = save_sae(run.sae, trained.sae), trained.sae.info
         summary = {
             "features": trained.sae.n_features,

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitscope.activations.shared_parts import shared_parts
 from vitscope.artifacts.atomic import write_json
-from vitscope.artifacts.parts import resumable_map
 from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import write_table
 from vitscope.errors import ConfigError
@@ -101,6 +101,7 @@ def run_zeroshot(context: Context) -> StageOutcome:
             "images": f"{len(images)} {images.digest}",
         },
         body=body,
+        shared=True,
     )
 
 
@@ -122,12 +123,13 @@ def _predict(
     chunks = [range(i, min(i + CHUNK_IMAGES, n)) for i in range(0, n, CHUNK_IMAGES)]
     with track(LABEL, n, "images") as progress:
         parts = list(
-            resumable_map(
+            shared_parts(
                 context.run.parts("zeroshot"),
                 fingerprint,
                 chunks,
                 lambda rows: _to_tensors(*zero_shot.predict(images, rows, progress)),
                 on_reuse=lambda rows: progress.skip(len(rows)),
+                on_others=lambda rows: progress.advance(len(rows)),
             )
         )
     labels = torch.cat([part[_LABELS] for part in parts]).numpy()
