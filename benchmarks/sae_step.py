@@ -7,6 +7,8 @@ steps, from PyPI, in a virtual environment of their own that is made there on fi
 Every contestant has a process to itself, in which it takes turns with the product, on the same
 data; its ratio is the median step over the median product of that process. One thread is CPU time,
 so that a busy machine disturbs little; more threads are wall time. No feature is dead yet.
+
+``--device cuda`` times the trainer's step on one GPU instead: ``sae_step_cuda.py``.
 """
 
 # ruff: noqa: PLC0415  each contestant imports its own library; no interpreter has all of them
@@ -38,16 +40,16 @@ Batch = torch.Tensor
 Step = Callable[[Batch], object]
 
 
-def mixtures(n_rows: int) -> list[Batch]:
+def mixtures(n_rows: int, width: int = WIDTH) -> list[Batch]:
     """Batches with mean 0 and mean squared norm d, each row a sparse mixture of directions."""
     g = torch.Generator().manual_seed(0)
-    atoms = torch.nn.functional.normalize(torch.randn(ATOMS, WIDTH, generator=g), dim=1)
+    atoms = torch.nn.functional.normalize(torch.randn(ATOMS, width, generator=g), dim=1)
     batches = []
     for _ in range(N_BATCHES):
         weights = torch.rand(n_rows, ATOMS, generator=g) ** 100
         x = weights @ atoms
         x -= x.mean(0)
-        batches.append(x * (WIDTH / x.square().sum(1).mean()) ** 0.5)
+        batches.append(x * (width / x.square().sum(1).mean()) ** 0.5)
     return batches
 
 
@@ -280,6 +282,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--slow-rounds", type=int, default=3, help="of everybody but ours")
     parser.add_argument("--peers", type=Path, help="folder of the peers' virtual environment")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", nargs="+", help="names of the table's first column")
     parser.add_argument("--contest", help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
@@ -287,6 +290,13 @@ def main() -> None:
     if options.contest:
         one = contest(options.contest, options.data, options.threads[0], options.rounds)
         print(json.dumps(one))
+        return
+    if options.device == "cuda":
+        if not torch.cuda.is_available():
+            parser.error("--device cuda: torch finds no CUDA device here")
+        from sae_step_cuda import table_of_gpu
+
+        table_of_gpu()
         return
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"d = {WIDTH}, m = {FEATURES}, K = {K}, fp32; {os.cpu_count()} cores{load}")

@@ -59,6 +59,19 @@ def test_kernels_compile_for_gpus(tmp_path: Path) -> None:
     assert {line.split()[0] for line in lines} == {"sm_80", "sm_90"}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to time")
+def test_the_timer_says_that_there_is_no_gpu() -> None:
+    script = HERE.parent.parent / "benchmarks" / "sae_step.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--device", "cuda"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("torch finds no CUDA device here")
+
+
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 
