@@ -21,7 +21,7 @@ from vitscope.sae.kept_activations import KeptActivations
 from vitscope.sae.losses import Encoded
 from vitscope.sae.methods import BatchTopK, JumpRelu, Matryoshka, Method, ReluL1, TokenTopK, warmed
 from vitscope.sae.objective import Evaluation, Objective, evaluate
-from vitscope.sae.optimiser import UnitDecoderAdam
+from vitscope.sae.optimiser import THETA_RATE, UnitDecoderAdam
 from vitscope.sae.parameters import Parameters
 from vitscope.sae.settings import MethodName, SaeSettings
 from vitscope.sae.source import TensorSource
@@ -137,18 +137,22 @@ def test_penalties_rise() -> None:
     assert warmed(BatchTopK(), 0.0) == BatchTopK()
 
 
-def test_thresholds_move_by_adam() -> None:
+def test_thresholds_move_by_adam_and_fall_where_nothing_is_near() -> None:
     method = JumpRelu(0.6, 0.5)
     parameters, x = problem(method)
     assert parameters.log_threshold is not None
+    parameters.log_threshold[0] = 9.0  # far above every activation
     before = parameters.log_threshold.clone()
     found = evaluate(parameters, x, Objective(K, 4, 0.0, method))
     of_theta = found.gradients.log_threshold
     assert of_theta is not None
     UnitDecoderAdam(parameters).step(found.gradients, 1e-3)
-    touched = of_theta.abs() > 1e-6
-    moved = (parameters.log_threshold - before)[touched]
-    torch.testing.assert_close(moved, -1e-3 * of_theta[touched].sign(), rtol=1e-3, atol=0)
+    touched, rate = of_theta.abs() > 1e-6, THETA_RATE * 1e-3
+    assert touched.sum() > 10
+    moved = parameters.log_threshold - before
+    torch.testing.assert_close(moved[touched], -rate * of_theta[touched].sign(), rtol=1e-3, atol=0)
+    assert float(of_theta[0]) == 0
+    assert float(moved[0]) == pytest.approx(-rate)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -40,3 +40,13 @@ def test_the_scale_lies_between_one_and_the_best(method: MethodName) -> None:
     best = scale ** (1 / TOWARDS_BEST)
     assert best < 0.8
     assert loss(best) < min(loss(best * 0.97), loss(best * 1.03), loss(scale)) < loss(1.0)
+
+
+def test_thresholds_begin_where_all_features_are_equally_active() -> None:
+    raw = mixtures(unit_atoms(48, 24, seed=0), 4096, 3, noise=0.02, seed=1)
+    x = fit_normalisation(raw).apply(raw)
+    settings = SaeSettings(expansion=8, k=6, method="jumprelu")
+    parameters = started(plan_training(settings, TensorSource(x), seed=3, fingerprint=""), x)
+    assert parameters.log_threshold is not None
+    n_active = (x @ parameters.w_enc.T >= parameters.log_threshold.exp()).sum(0)
+    assert set(n_active.tolist()) <= {127, 128, 129}  # 4,096 · 6 / 192; rounding of exp(log θ)

@@ -16,6 +16,10 @@ EPSILON = 1e-10
 """Added to Adam's denominator. The loss is a mean over B·d, so gradients are near 1e-6 an element
 and a rare feature's second moment far smaller: torch's 1e-8 would damp exactly those."""
 
+THETA_RATE = 10.0
+"""Adam's rate of log θ over that of the weights. An encoder entry is near 1/√d, so a step changes a
+row, and with it all its activations, by about rate·√d of itself: θ has to keep up."""
+
 ROWS_AT_ONCE = 512
 """Dictionary rows updated at a time: their gradients stay in the cache, and the calls are few."""
 
@@ -75,8 +79,14 @@ class UnitDecoderAdam:
             start += rows.shape[0]
         self._adam([self._parts["b_dec"]], [of_b_dec], learning_rate)
         if gradients.log_threshold is not None:
-            self._adam([self._parts["log_threshold"]], [gradients.log_threshold], learning_rate)
+            self._step_of_thresholds(gradients.log_threshold, THETA_RATE * learning_rate)
         self._steps += 1
+
+    def _step_of_thresholds(self, of_log: Tensor, rate: float) -> None:
+        part = self._parts["log_threshold"]
+        self._adam([part], [of_log], rate)
+        # no activation near θ: nothing pulls at it, and it falls until something does
+        part.parameter.sub_((of_log == 0) * rate)
 
     def _adam(self, parts: list[_Part], gradients: list[Tensor], learning_rate: float) -> None:
         adam(

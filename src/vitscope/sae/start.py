@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from vitscope.axes import Rows
+from vitscope.axes import Float, Rows
 from vitscope.sae.activation import ABOVE_THRESHOLD
 from vitscope.sae.finish import sae_at
 from vitscope.sae.methods import JumpRelu, ReluL1, TokenTopK
@@ -20,6 +21,9 @@ TOWARDS_BEST = 0.5
 """How far the encoder's scale goes from 1 towards the best: its exponent. Measured on scenes tokens
 (4,096 features, 400 steps): 0 leaves an FVU of 0.133, 0.25 of 0.073, 0.5 of 0.052 with 0.3 % dead;
 1 leaves 0.044, but 63 % dead, since features that begin ahead then stay ahead."""
+
+FEATURES_AT_ONCE = 1024
+"""Features whose activations on the sample are held at a time."""
 
 LEAST_THETA = 1e-3
 """θ is learned as a logarithm: it must not begin at 0."""
@@ -53,6 +57,15 @@ def started(plan: TrainingPlan, sample: Rows) -> Parameters:
     parameters.w_enc.mul_(scale)
     if not isinstance(method, JumpRelu):
         return parameters
-    # Adam moves log θ by no more than the rate a step: one that begins far off never arrives
-    theta = max(scale * sae.threshold, LEAST_THETA)
-    return replace(parameters, log_threshold=torch.full_like(parameters.b_enc, theta).log_())
+    theta = _thetas_of_equal_use(parameters.w_enc, x, plan.settings.k)
+    return replace(parameters, log_threshold=theta.clamp_min_(LEAST_THETA).log_())
+
+
+def _thetas_of_equal_use(w_enc: Float[Tensor, "m d"], x: Rows, k: int) -> Float[Tensor, "m"]:
+    """Return every feature's θ at which it is active on K / m of the tokens, as all others are.
+
+    With one θ for all, features that begin a little weaker would get no gradient at all.
+    """
+    n_active = min(max(1, round(x.shape[0] * k / w_enc.shape[0])), x.shape[0])
+    blocks = (x @ rows.T for rows in w_enc.split(FEATURES_AT_ONCE))
+    return torch.cat([block.topk(n_active, dim=0).values[-1] for block in blocks])
