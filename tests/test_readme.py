@@ -18,6 +18,7 @@ VERBS = {
     "demo",
     "selfcheck",
     "figures",
+    "explore",
     "models",
     "export",
     "push",

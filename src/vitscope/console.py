@@ -78,6 +78,7 @@ def print_figures(outcomes: "Sequence[FigureOutcome]") -> None:
 def print_address(address: str) -> None:
     """Say where the explorer answers."""
     results.print(f"[bold]explorer[/bold]  {address}  (Ctrl-C ends it)", soft_wrap=True)
+    results.file.flush()  # who reads it through a pipe waits for it
 
 
 def print_lines(headings: list[str], rows: list[list[str]], notes: Sequence[str] = ()) -> None:

@@ -84,7 +84,10 @@ function filter() {
   const text = byId("search").value.trim().toLocaleLowerCase();
   const groups = new Set([...document.querySelectorAll('input[name="group"]:checked')].map((box) => box.value));
   const wanted = folded.map((label) => label.includes(text));
-  const limits = Object.keys(ranges).filter((key) => key in columns).map((key) => [columns[key], ...bounds(key)])
+  // a limit is rounded as the column is, so that «from 0.01» keeps what is 0.01
+  const rounded = (values, limit) => (values instanceof Float32Array ? Math.fround(limit) : limit);
+  const limits = Object.keys(ranges).filter((key) => key in columns)
+    .map((key) => [columns[key], ...bounds(key).map((limit) => rounded(columns[key], limit))])
     .filter(([, low, high]) => low !== -Infinity || high !== Infinity);
   const kept = everything.filter((row) => {
     if (text !== "" && !String(row).startsWith(text) && !(columns.label[row] >= 0 && wanted[columns.label[row]])) return false;
