@@ -41,7 +41,12 @@ JPEG_QUALITY = 76
 
 SHOWS_PHOTOGRAPHS = ("gallery-low", "gallery-high", "norm-maps", "awcds-maps")
 
-HEAD = "<!-- made from examples/tutorial.ipynb by docs/make_pictures.py: change it there -->\n\n"
+HEAD = """<!-- made from examples/tutorial.ipynb by docs/make_pictures.py: change it there -->
+
+*This page is `examples/tutorial.ipynb`, executed. Open it in Jupyter to try things: `jupyter lab
+examples/tutorial.ipynb`.*
+
+"""
 
 
 def main() -> None:
