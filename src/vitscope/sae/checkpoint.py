@@ -17,7 +17,7 @@ from vitscope.sae.parameters import Parameters
 from vitscope.sae.state import StepFigures, TrainingState, new_state
 from vitscope.sae.watch import Watch
 
-CHECKPOINT_SCHEMA = 3
+CHECKPOINT_SCHEMA = 4
 """Bumped when the content of a checkpoint, or what a step does with it, changes."""
 
 
