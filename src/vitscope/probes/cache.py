@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from vitscope.artifacts.atomic import read_json, write_json
+from vitscope.distributed import Ranks, current_ranks
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.progress import Tracker
 
@@ -91,6 +93,7 @@ def fill_cache(
 ) -> FeatureCache:
     """Compute what a cache lacks, chunk by chunk, and return it complete.
 
+    In a job of several ranks each computes every so many-th chunk, and rank 0 alone writes.
     A chunk counts as done once its bytes and its checksums are on the disk; a killed process loses
     the chunk it was in. What stands is checked against its checksums before it is used.
 
@@ -110,19 +113,34 @@ def fill_cache(
         range(start, min(start + chunk_images, plan.n_images))
         for start in range(0, plan.n_images, chunk_images)
     ]
-    sums = _standing(folder, fingerprint, plan, chunk_images)
-    if sums is None:
-        _begin(folder, plan)
-        sums = []
-    if progress is not None and sums:
-        progress.skip(chunks[len(sums) - 1].stop)
-    for chunk in chunks[len(sums) :]:
-        found = compute(chunk)
-        sums.append({name: _write(folder, name, plan, chunk, found[name]) for name in plan.arrays})
-        record = {"schema": SCHEMA, "fingerprint": fingerprint, "chunk": chunk_images}
-        record |= {"n_images": plan.n_images, "arrays": asdict(plan)["arrays"]}
-        write_json(folder / RECORD, record | {"checksums": sums})
+    ranks = current_ranks()
+    sums = _begun(folder, fingerprint, plan, chunk_images) if ranks.rank == 0 else []
+    n_done = int(ranks.tell(str(len(sums))))
+    if progress is not None and n_done:
+        progress.skip(chunks[n_done - 1].stop)
+    for first in range(n_done, len(chunks), ranks.size):
+        turn = chunks[first : first + ranks.size]
+        for chunk, found in _computed(ranks, turn, compute, progress):
+            sums.append(
+                {name: _write(folder, name, plan, chunk, found[name]) for name in plan.arrays}
+            )
+            record = {"schema": SCHEMA, "fingerprint": fingerprint, "chunk": chunk_images}
+            record |= {"n_images": plan.n_images, "arrays": asdict(plan)["arrays"]}
+            write_json(folder / RECORD, record | {"checksums": sums})
     return FeatureCache(folder, plan, fingerprint)
+
+
+def _computed(
+    ranks: Ranks, turn: list[range], compute: Callable[[range], Arrays], progress: Tracker | None
+) -> list[tuple[range, Arrays]]:
+    """Compute a chunk on each rank; return all of them on rank 0, and none on the others."""
+    if ranks.size == 1:
+        return [(turn[0], compute(turn[0]))]
+    mine = compute(turn[ranks.rank]) if ranks.rank < len(turn) else {}
+    parts = ranks.collect(save({name: np.ascontiguousarray(a) for name, a in mine.items()}))
+    if progress is not None and parts:
+        progress.advance(sum(map(len, turn[1:])))
+    return [(chunk, load(part)) for chunk, part in zip(turn, parts, strict=False)]
 
 
 def read_cache(folder: Path) -> FeatureCache:
@@ -147,6 +165,16 @@ def read_cache(folder: Path) -> FeatureCache:
             f"{folder} was never completed; run `vitscope probe` on its study again"
         )
     return found
+
+
+def _begun(
+    folder: Path, fingerprint: str, plan: CachePlan, chunk_images: int
+) -> list[dict[str, int]]:
+    """Return the checksums of the chunks that can be kept; begin anew where nothing can."""
+    sums = _standing(folder, fingerprint, plan, chunk_images)
+    if sums is None:
+        _begin(folder, plan)
+    return sums or []
 
 
 def _standing(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from vitscope.artifacts.checksum import fingerprint
+from vitscope.distributed import rank_0_goes_on
 from vitscope.errors import ConfigError
 from vitscope.probes.batches import CachedFeatures
 from vitscope.probes.cache import FeatureCache
@@ -34,6 +35,8 @@ def run_probe(
 ) -> ProbeResult:
     """Cache the features of both sets below ``folder``, train every head, score it.
 
+    In a job of several ranks all take the features, and rank 0 alone trains.
+
     Args:
         extraction: how features are taken; its task decides the rest.
         train: what heads learn from.
@@ -45,6 +48,7 @@ def run_probe(
 
     Raises:
         VitscopeError: images that cannot be used, no room on the disk, or no number of classes.
+        ShareDone: on the other ranks, once all features are taken.
     """
     objective = make_objective(extraction, settings, n_outputs)
     crop = isinstance(extraction.settings, DepthSettings) and extraction.settings.crop == "eigen"
@@ -52,6 +56,7 @@ def run_probe(
         cache_features(extraction, train, folder / f"{extraction.task}-train"),
         cache_features(extraction, validation, folder / f"{extraction.task}-val", cropped=crop),
     )
+    rank_0_goes_on()
     return probe_caches(extraction, caches, objective, settings, seed=seed)
 
 

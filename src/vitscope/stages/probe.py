@@ -1,6 +1,7 @@
 """Stage «probe»: what linear probes read off the tokens with and without each group."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from vitscope.artifacts.atomic import read_json, write_json
 from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import write_table
 from vitscope.backbones.parameters import count_parameters
+from vitscope.distributed import ShareDone, current_ranks, rank_0_goes_on
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.probes.features import Extraction
 from vitscope.probes.planning import needs_of
@@ -64,9 +66,11 @@ def run_probe(context: Context) -> StageOutcome:
 
     def body(fingerprint: str) -> StageOutput:
         removed = removed_groups(context)
-        results = [
-            _result(context, task, sets[task], removed, fingerprint) for task in settings.heads()
-        ]
+        for task in settings.heads():
+            with suppress(ShareDone):  # another rank takes the next task's features at once
+                _make_result(context, task, sets[task], removed, fingerprint)
+        rank_0_goes_on()
+        results = [_read_result(context, task, fingerprint) for task in settings.heads()]
         source = {"stage": "probe", "fingerprint": fingerprint}
         write_table(run.root / TRIALS, joined_columns(results), source)
         table = removed.described() | {"tasks": [result.described() for result in results]}
@@ -91,6 +95,7 @@ def run_probe(context: Context) -> StageOutcome:
             },
         },
         body=body,
+        shared=True,
     )
 
 
@@ -125,32 +130,39 @@ def extraction(
     )
 
 
-def _result(
+def _make_result(
     context: Context, task: Task, sets: TaskSets, removed: RemovedGroups, fingerprint: str
-) -> ProbeResult:
-    """Return a task's result, of an earlier process where that had finished it.
+) -> None:
+    """Keep a task's result on the disk, unless an earlier process has left it there."""
+    settings, ranks = context.study.probes, current_ranks()
+    path = _path_of_result(context, task)
+    stands = ranks.rank == 0 and _standing(path, fingerprint) is not None
+    if ranks.tell(str(stands)) == str(True):
+        return
+    made = extraction(context, context.sae, removed.masks, task, settings.heads()[task])
+    n_images = (len(sets.train), len(sets.validation))
+    say(needs_of(made, n_images, sets.n_outputs, settings).sentence)
+    found = train_and_score(
+        made,
+        sets.train,
+        sets.validation,
+        context.run.probe_features if settings.keep_features else path.parent,
+        settings,
+        n_outputs=sets.n_outputs,
+        seed=context.study.seed,
+    )
+    write_json(path, {"fingerprint": fingerprint, "result": found.to_values()})
 
-    It passes through the disk either way, so that a resumed run ends like an uninterrupted one.
-    """
-    settings, folder = context.study.probes, context.run.parts("probe")
-    path = folder / f"{task}.json"
-    if _standing(path, fingerprint) is None:
-        made = extraction(context, context.sae, removed.masks, task, settings.heads()[task])
-        n_images = (len(sets.train), len(sets.validation))
-        say(needs_of(made, n_images, sets.n_outputs, settings).sentence)
-        found = train_and_score(
-            made,
-            sets.train,
-            sets.validation,
-            context.run.probe_features if settings.keep_features else folder,
-            settings,
-            n_outputs=sets.n_outputs,
-            seed=context.study.seed,
-        )
-        write_json(path, {"fingerprint": fingerprint, "result": found.to_values()})
-    values = _standing(path, fingerprint)
+
+def _read_result(context: Context, task: Task, fingerprint: str) -> ProbeResult:
+    """Read a task's result: always through the disk, so that a resumed run ends like any other."""
+    values = _standing(_path_of_result(context, task), fingerprint)
     assert values is not None
     return ProbeResult.from_values(values)
+
+
+def _path_of_result(context: Context, task: Task) -> Path:
+    return context.run.parts("probe") / f"{task}.json"
 
 
 def _standing(path: Path, fingerprint: str) -> dict[str, Any] | None:
