@@ -55,7 +55,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("n_features", "n_tokens", "k"), [(9, 33, 2), (17, 5, 3)])
+@pytest.mark.parametrize(("n_features", "n_tokens", "k"), [(9, 33, 2), (17, 5, 3), (4, 6, 2)])
 def test_the_device_keeps_what_the_cpu_keeps(
     kind: str, n_features: int, n_tokens: int, k: int
 ) -> None:

@@ -99,7 +99,7 @@ class DeviceStep:
         state, parameters = self._state, self._state.parameters
         number = state.step + 1
         self._revival.look(state)
-        x = x.contiguous()
+        x = x.float().contiguous()
         centred = x - parameters.b_dec
         products = product(self._rounded, centred.T, self._dtype)
         entries = self._order.of(self._selection.largest(products, parameters.b_enc))
