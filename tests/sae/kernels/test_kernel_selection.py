@@ -8,7 +8,7 @@ from vitscope.errors import SaeError
 from vitscope.sae.kept_activations import KeptActivations
 from vitscope.sae.kernels.entries import EntryOrder
 from vitscope.sae.kernels.search_slots import COUNT, KEPT, NAN, PATTERN
-from vitscope.sae.kernels.selection import MAX_ENTRIES, DeviceSelection
+from vitscope.sae.kernels.selection import MAX_ENTRIES, DeviceSelection, Kept
 
 CPU = torch.device("cpu")
 
@@ -80,10 +80,16 @@ def test_the_device_keeps_what_the_cpu_keeps(
         assert int(selection.search[NAN.value]) == 0
 
 
+def shuffled(kept: Kept) -> Kept:
+    """As programs that run at once would list them; the interpreter's run in order."""
+    order = torch.randperm(kept.values.numel(), generator=torch.Generator().manual_seed(0))
+    return Kept(kept.positions[order], kept.values[order])
+
+
 def test_entries_are_in_both_orders() -> None:
     products, bias = drawn("plain", 9, 33)
     selection = DeviceSelection(33, 9, 66, CPU)
-    entries = EntryOrder(33, 9, CPU).of(selection.largest(products, bias))
+    entries = EntryOrder(33, 9, CPU).of(shuffled(selection.largest(products, bias)))
     dense = buffer(products, bias).largest(66).dense()
     by_feature, by_token = torch.zeros(33, 9), torch.zeros(33, 9)
     features = torch.arange(9).repeat_interleave(entries.starts.diff())
@@ -97,7 +103,7 @@ def test_entries_are_in_both_orders() -> None:
 def test_places_without_an_entry_belong_to_nothing() -> None:
     products, bias = drawn("few positive", 9, 33)
     selection = DeviceSelection(33, 9, 66, CPU)
-    entries = EntryOrder(33, 9, CPU).of(selection.largest(products, bias))
+    entries = EntryOrder(33, 9, CPU).of(shuffled(selection.largest(products, bias)))
     n = int(selection.search[KEPT.value])
     assert 0 < n < 66
     assert int(entries.starts[-1]) == int(entries.token_starts[-1]) == n

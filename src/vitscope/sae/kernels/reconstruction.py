@@ -32,8 +32,8 @@ def reconstruct_tokens(
         starts: ``[B + 1]``, place of each token's first entry.
         features: of each entry, by token.
         values: likewise.
-        first_bad: step whose numbers were not finite; 0 if there was none. After one, the squared
-            norms are left as they were then.
+        first_bad: step whose numbers were not finite; 0 if there was none. After one,
+            ``squared_x`` is left as it was then.
         error: ``[B, d]``, written.
         squared_error: ``[B]``, written.
         squared_x: ``[B]``, written.
@@ -58,5 +58,5 @@ def reconstruct_tokens(
         off += tl.sum(value[:, None] * rows, 0)
     tl.store(error + at, off, mask=inside)
     open_still = tl.load(first_bad) == 0
-    tl.store(squared_error + token, tl.sum(off * off, 0), mask=open_still)
+    tl.store(squared_error + token, tl.sum(off * off, 0))
     tl.store(squared_x + token, tl.sum(row * row, 0), mask=open_still)
