@@ -38,7 +38,7 @@ const shown = [
 
 function scoreOf(row) {
   const error = columns.cds_se[row];
-  return element("span", {}, decimal(columns.cds[row]), element("span", { className: "muted error", textContent: Number.isFinite(error) ? ` ±${decimal(error, 2)}` : "" }));
+  return element("span", {}, decimal(columns.cds[row]), element("span", { className: "muted error", textContent: Number.isFinite(error) ? ` ±${decimal(error)}` : "" }));
 }
 
 function labelOf(row) {
