@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from probe_study import before, probe_study, probed
-from small_study import finished, pictures, small_study
+from small_study import copied, finished, pictures, small_study
 
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
@@ -21,7 +21,7 @@ from vitscope.pipeline import run_study
 from vitscope.sae.storage import load_sae
 from vitscope.study import dump_study
 
-__all__ = ["before", "finished", "pictures", "probed"]
+__all__ = ["before", "copied", "finished", "pictures", "probed"]
 
 SCRIPT = Path(__file__).with_name("ranks_run.py")
 
@@ -127,3 +127,17 @@ def test_an_error_is_told_once(pictures: Path, tmp_path: Path) -> None:
     told = [line for line in ours(done.stderr) if "error:" in line]
     assert len(told) == 1, done.stderr
     assert told[0].startswith("error: stage 'extract' has not finished in")
+
+
+def test_a_rank_that_fails_alone_stops_the_others_and_tells_why(
+    copied: RunDirectory, pictures: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(dump_study(small_study(pictures, sae={"k": 4})))  # trained anew
+    done = torchrun(2, "train", study, "--out", copied.root, FAILING_RANK="1")
+    assert done.returncode != 0
+    told = [line for line in ours(done.stderr) if "error:" in line]
+    assert "error: [rank 1] the disk of this node is gone" in told, done.stderr
+    others = [line for line in told if "[rank 1]" not in line]
+    assert all("another process of the job has ended" in line for line in others)
+    assert read_stamp(copied, "train") is None
