@@ -9,6 +9,7 @@ of few colours, what shows photographs becomes JPEG: together below a megabyte.
 
 import base64
 import io
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from vitscope.backbones.reference.loading import UNTRAINED
 from vitscope.pipeline import run_study
@@ -49,6 +51,25 @@ examples/tutorial.ipynb`.*
 """
 
 
+REPORT_WIDTH, README_WIDTH = 1060, 780
+"""Pixels: three cards beside one another, and as wide as GitHub shows them."""
+
+EXCERPT = """() => {
+  for (const s of document.querySelectorAll("main > section:not(#gallery), nav, footer, .subtitle"))
+    s.remove();
+  for (const p of document.querySelectorAll(
+    "#gallery > h2, #gallery > p:not(.gallery-head + p), .facts, header .notes")) p.remove();
+  for (const group of document.querySelectorAll(".cards"))
+    [...group.children].forEach((card, i) => { if (i % 4) card.remove(); });
+  for (const card of document.querySelectorAll(".card"))
+    [...card.querySelectorAll(".pair")].slice(2).forEach((pair) => pair.remove());
+  document.querySelector("#gallery").style.cssText = "border: 0; margin: 0; padding: 0";
+  document.querySelector("h1").remove();
+  document.body.style.padding = "0 .8rem .8rem";
+}"""
+"""Leaves the headlines, and of each group the lowest, the middle and the highest feature."""
+
+
 def main() -> None:
     """Make everything."""
     study = load_study(STUDY)
@@ -60,6 +81,7 @@ def main() -> None:
             if one.files:
                 picture = Image.open(next(f for f in one.files if f.suffix == ".png"))
                 keep(picture, f"figure-{one.name}", photographs=one.name in SHOWS_PHOTOGRAPHS)
+    photograph_report(run / "report.html")
     (DOCS / "tutorial.md").write_text(tutorial(), encoding="utf-8")
 
 
@@ -82,6 +104,23 @@ def keep(picture: Image.Image, name: str, *, photographs: bool) -> str:
     else:
         small.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     return path.relative_to(DOCS).as_posix()
+
+
+def photograph_report(report: Path) -> None:
+    """Write docs/images/report.jpg, the README's picture, with the chromium that tests use."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        size = {"width": REPORT_WIDTH, "height": 800}
+        page = browser.new_page(viewport=size, color_scheme="light")
+        page.goto(report.as_uri())
+        page.evaluate(EXCERPT)
+        shown = page.screenshot(full_page=True)
+        browser.close()
+    picture = Image.open(io.BytesIO(shown))
+    picture.thumbnail((README_WIDTH, picture.height), Image.Resampling.LANCZOS)
+    keep(picture, "report", photographs=True)
 
 
 def tutorial() -> str:
