@@ -1,6 +1,7 @@
 """``train --sweep``, ``compare`` and streamed training, on the small study."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from small_study import finished, pictures, small_study
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
+from vitscope.artifacts.tables import read_table
 from vitscope.errors import ConfigError, SaeError
 from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder
@@ -138,6 +140,29 @@ def test_a_run_compared_with_itself_and_with_another_seed(
         assert 0 <= pair.recovered <= 1
     headings, cells = comparison_lines(other)
     assert all(len(row) == len(headings) for row in cells)
+
+
+def test_matched_features_of_two_scored_runs_agree_in_cds(
+    pictures: Path, finished: RunDirectory, tmp_path: Path
+) -> None:
+    """The same dictionary in another order: nothing but the matching can bring scores together."""
+    sae = load_sae(finished.sae)
+    order = torch.randperm(sae.n_features, generator=torch.Generator().manual_seed(1))
+    save_sae(
+        tmp_path / "sae",
+        replace(sae, w_enc=sae.w_enc[:, order], b_enc=sae.b_enc[order], w_dec=sae.w_dec[order]),
+    )
+    study = small_study(pictures, sae={"path": tmp_path / "sae"}, scope={"gamma": 0.3})
+    wanted = ["images", "train", "outliers", "evaluate", "score", "partition"]
+    run_study(study, tmp_path / "run", only=wanted)
+    other = RunDirectory(tmp_path / "run")
+    one, two = (read_table(run.features)["cds"] for run in (finished, other))
+    assert not np.allclose(one, two, equal_nan=True), "in another order"
+    (pair,) = compare_saes([finished.root, other.root]).pairs
+    assert pair.recovered == 1
+    assert pair.n_scored == np.isfinite(one).sum() > 50
+    assert pair.cds_correlation == pytest.approx(1, abs=1e-6)
+    assert pair.cds_difference == pytest.approx(0, abs=1e-6)
 
 
 def test_matching_finds_a_permutation_and_is_one_to_one() -> None:
