@@ -7,6 +7,7 @@ from vitscope.activations.sampling import ActivationSettings
 from vitscope.backbones.reference.loading import DEFAULT, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.images.sources import ImageSettings
+from vitscope.probes.settings import ClassificationSettings, ProbeSettings, ZeroShotSettings
 from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.shipped import shipped_sae
@@ -24,6 +25,12 @@ HELD_OUT_SEED = 1
 
 SAE_SEED = 2
 """Of the scenes that SAEs are trained on."""
+
+PROBE_SEED, PROBE_VALIDATION_SEED = 3, 4
+"""Of the scenes that probes learn from, and of those that they and zero-shot are scored on."""
+
+PROBE_BATCH = 64
+"""Scenes per step: the paper's 1,024 would leave heads a step an epoch on so few."""
 
 MIN_PAIRS = 8
 """Of 16 exemplars: on a thousand scenes a rare feature has few that last through a shift."""
@@ -54,16 +61,42 @@ class DemoSize:
         live_images: scenes that the live SAE is trained on; 0 leaves it out.
         live_steps: its optimiser steps.
         instability_images: scenes whose attention is compared.
+        probe_images: scenes that probes of the place learn from.
+        probe_validation: scenes that they are scored on, and zero-shot.
+        probe_seeds: searches of five trials.
+        probe_controls: draws of random features in place of either group.
     """
 
     images: int
     live_images: int
     live_steps: int
     instability_images: int
+    probe_images: int
+    probe_validation: int
+    probe_seeds: int
+    probe_controls: int
 
 
-FULL = DemoSize(images=1000, live_images=1500, live_steps=300, instability_images=200)
-QUICK = DemoSize(images=160, live_images=0, live_steps=0, instability_images=32)
+FULL = DemoSize(
+    images=1000,
+    live_images=1500,
+    live_steps=300,
+    instability_images=200,
+    probe_images=600,
+    probe_validation=400,
+    probe_seeds=3,
+    probe_controls=3,
+)
+QUICK = DemoSize(
+    images=160,
+    live_images=0,
+    live_steps=0,
+    instability_images=32,
+    probe_images=160,
+    probe_validation=100,
+    probe_seeds=1,
+    probe_controls=1,
+)
 
 
 @dataclass(frozen=True)
@@ -93,9 +126,25 @@ def demo_runs(out: Path, size: DemoSize = FULL, *, seed: int = 0) -> tuple[DemoR
             "sae": SaeSettings(path=shipped_sae(DEFAULT)),
             "beside": BesideSettings(runs=others[::-1]),
             "stability": StabilitySettings(against=others[:-1]),
+            "probes": _probes(size),
         }
     )
     return (*runs, DemoRun("the demonstration", study, out))
+
+
+def _probes(size: DemoSize) -> ProbeSettings:
+    """Return probes of the place and zero-shot; masks and depth take longer than a demo may."""
+    validation = _scenes(size.probe_validation, PROBE_VALIDATION_SEED)
+    return ProbeSettings(
+        seeds=size.probe_seeds,
+        n_controls=size.probe_controls,
+        classification=ClassificationSettings(
+            train=_scenes(size.probe_images, PROBE_SEED),
+            validation=validation,
+            batch_size=PROBE_BATCH,
+        ),
+        zeroshot=ZeroShotSettings(images=validation),
+    )
 
 
 def _control(size: DemoSize, seed: int) -> Study:

@@ -154,7 +154,16 @@ def test_no_name_of_a_study_leads_out_of_runs(vitscope: CommandLine, name: str) 
     assert not Path(found["run"]).name.startswith(".")
 
 
-TINY = demo.DemoSize(images=20, live_images=16, live_steps=8, instability_images=4)
+TINY = demo.DemoSize(
+    images=20,
+    live_images=16,
+    live_steps=8,
+    instability_images=4,
+    probe_images=32,
+    probe_validation=16,
+    probe_seeds=1,
+    probe_controls=1,
+)
 
 
 def test_the_demo_runs_to_its_report(
@@ -169,6 +178,8 @@ def test_the_demo_runs_to_its_report(
     page = (vitscope.folder / "runs/demo/report.html").read_text(encoding="utf-8")
     assert demo.NOTE.split(",")[0] in page
     assert "untrained copy" in page and "SAE trained live" in page
+    assert "What each kind of feature does" in page
+    assert "classification, top1" in ended.out and "zero-shot, top1" in ended.out
     again = vitscope("demo")
     assert again.code == 0 and "✓" not in again.err, "everything stands"
 
@@ -181,7 +192,10 @@ def test_the_quick_demo_has_its_control_and_no_training(
     ended = vitscope("demo", "--quick", "--json")
     assert ended.code == 0, ended.err
     assert "extract" not in ended.err and "untrained copy" in ended.err
-    assert strict_json(ended.out)["stages"]["train"]["features"] == 32 * 128
+    stages = strict_json(ended.out)["stages"]
+    assert stages["train"]["features"] == 32 * 128
+    assert list(stages["probe"]["tasks"]) == ["classification"], "masks and depth take too long"
+    assert stages["zeroshot"]["original"]["top1"] > 0.5
 
 
 @pytest.mark.slow
@@ -189,8 +203,10 @@ def test_the_quick_demo_has_its_control_and_no_training(
 def test_the_demo_itself(vitscope: CommandLine) -> None:
     ended = vitscope("demo", "--json")
     assert ended.code == 0, ended.err
-    partition = strict_json(ended.out)["stages"]["partition"]
-    assert partition["low"] > partition["high"] > 0
+    stages = strict_json(ended.out)["stages"]
+    assert stages["partition"]["low"] > stages["partition"]["high"] > 0
+    top1 = stages["probe"]["tasks"]["classification"]
+    assert top1["original"] > 0.8 > top1["low-removed"] + 0.2
 
 
 RED = {"oracle": [within("mean CDS, local", 0.3, 0.0, 0.02), reported("other", float("nan"))]}
