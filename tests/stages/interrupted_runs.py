@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -147,7 +148,16 @@ def _files_below(watch: str | None) -> dict[str, int]:
     return {str(path.relative_to(watch)): path.stat().st_mtime_ns for path in files}
 
 
-def _child(job: Job, out: Path, err: Path, skips: Path) -> None:
+def run_child(
+    job: Job,
+    out: Path,
+    err: Path,
+    skips: Path,
+    *,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[], object] = lambda: None,
+) -> None:
+    """Be the process of a job, in a fork, to the end; ``after`` is called where it ends well."""
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     code = 1
@@ -157,6 +167,7 @@ def _child(job: Job, out: Path, err: Path, skips: Path) -> None:
         _record_skips(skips)
         if job.stage is not None:
             arm(job)
+        before()
         sys.argv = ["vitscope", *job.arguments]
         cli.main()
         code = 0
@@ -167,6 +178,8 @@ def _child(job: Job, out: Path, err: Path, skips: Path) -> None:
 
         traceback.print_exc()
     finally:
+        if code == 0:
+            after()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -183,7 +196,7 @@ def _serve(scratch: Path, jobs: list[Job]) -> None:
             warnings.simplefilter("ignore", DeprecationWarning)  # no thread is at work by now
             child = os.fork()
         if child == 0:
-            _child(job, out, err, skips)
+            run_child(job, out, err, skips)
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         streams = out.read_text(), err.read_text()

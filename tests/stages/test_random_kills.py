@@ -1,0 +1,77 @@
+"""``kill -9`` at moments drawn at random, in every stage: the run ends as one left alone."""
+
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from probe_study import probe_study
+from random_kills import Killed, kill_at_random
+from run_contents import run_contents
+from small_study import N_IMAGES, small_study
+
+from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.images.generated import write_generated_images
+from vitscope.pipeline import chosen_stages
+from vitscope.study import Study, dump_study
+
+AT_LEAST = 50
+"""Kills that `make soak` survives."""
+
+LONGEST_S = 1500
+"""After that many seconds the fifty kills hang."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed") / "pictures"
+    write_generated_images(folder, N_IMAGES, seed=0, side=128)
+    return folder
+
+
+def killed_run(
+    study: Study, base: Path, *, seed: int, stages: list[str], per_stage: int, by_clock: int = 0
+) -> list[Killed]:
+    """The processes of a run that is killed at random, checked against one left alone."""
+    (base / "study.toml").write_text(dump_study(study))
+    alone, *killed, last = kill_at_random(
+        base / "study.toml", base / "run", scratch=base, seed=seed, stages=stages,
+        per_stage=per_stage, by_clock=by_clock, timeout=LONGEST_S / 2,
+    )  # fmt: skip
+    assert (alone.code, last.code) == (0, 0), alone.err + last.err
+    for process in killed:
+        assert process.code in (0, -signal.SIGKILL), process.err
+    found = run_contents(RunDirectory(base / "run"))
+    expected = run_contents(RunDirectory(base / "alone"))
+    assert found.keys() == expected.keys(), "no part, lock or temporary file is left over"
+    for name in expected:
+        assert found[name] == expected[name], name
+    return [process for process in killed if process.code != 0]
+
+
+def test_a_run_killed_four_times_ends_as_one_left_alone(pictures: Path, tmp_path: Path) -> None:
+    stages = ["extract", "train", "score", "partition"]
+    killed = killed_run(small_study(pictures), tmp_path, seed=11, stages=stages, per_stage=1)
+    assert len(killed) == len(stages)
+    assert all(process.err.count("Traceback") == 0 for process in killed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LONGEST_S)
+def test_fifty_random_kills_change_nothing(pictures: Path, tmp_path: Path) -> None:
+    killed: list[Killed] = []
+    for name, study in (("small", small_study(pictures)), ("probes", probe_study())):
+        stages = [stage.name for stage in chosen_stages(study)]
+        (tmp_path / name).mkdir()
+        killed += killed_run(study, tmp_path / name, seed=5, stages=stages, per_stage=3, by_clock=5)
+    hit = Counter(process.stage for process in killed)
+    moments = Counter(process.moment for process in killed)
+    print(f"{len(killed)} kills; by stage: {dict(hit)}; by moment: {dict(moments)}")  # noqa: T201
+    assert len(killed) >= AT_LEAST
+    every = {
+        stage.name
+        for study in (small_study(pictures), probe_study())
+        for stage in chosen_stages(study)
+    }
+    assert every <= hit.keys(), hit
+    assert len(moments) >= 5, moments
