@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from vitscope.cli_explore import explore
 from vitscope.cli_probes import probes
+from vitscope.cli_reproduce import reproduction
 from vitscope.cli_run import (
     Json,
     Out,
@@ -227,6 +228,7 @@ def instability(
 app.command()(explore)
 app.add_typer(saes)
 app.add_typer(probes)
+app.add_typer(reproduction)
 
 for _name, _purpose in PURPOSES.items():
     if _name not in ("score", "instability", "train", "probe"):

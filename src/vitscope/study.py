@@ -192,12 +192,13 @@ def _number(value: object) -> object:
 
 def dump_study(study: Study) -> str:
     """Return the study as TOML; what is unset is left out, TOML has no null."""
-    return tomli_w.dumps(_without_none(study.model_dump(mode="json")))
+    return tomli_w.dumps(without_none(study.model_dump(mode="json")))
 
 
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+def without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without what is unset, group by group."""
     return {
-        key: _without_none(value) if isinstance(value, dict) else value
+        key: without_none(value) if isinstance(value, dict) else value
         for key, value in values.items()
         if value is not None
     }

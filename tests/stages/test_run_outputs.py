@@ -34,6 +34,7 @@ TABLES = {
     "tables/activity.parquet": N_FEATURES,
     "tables/awcds.parquet": 10,
     "tables/norm_histogram.parquet": 200,
+    "tables/reconstruction_left_out.parquet": 1,
 }
 SUMMARIES = ["outliers", "reconstruction", "partition", "stability", "instability"]
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import write_table
 from vitscope.images.sources import ImageRef
 from vitscope.metrics.activity import FeatureActivity
-from vitscope.metrics.reconstruction import ReconstructionSums
+from vitscope.metrics.reconstruction import GROUPS, ReconstructionSums
 from vitscope.removal.contribution import active_entries
 from vitscope.removal.statistics import ContributionSums
 from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
@@ -22,6 +23,12 @@ from vitscope.stages.outliers import read_tau
 
 ACTIVITY_SCHEMA = 2
 """Counts up when the table of activity gets other columns: the stage is then done anew."""
+
+FIGURES = ("fvu", "fvu_own_mean", "fvu_uncentred", "l0", "cosine")
+"""Of one group of tokens."""
+
+RECONSTRUCTION_SCHEMA = 2
+"""The same for the tables of reconstruction."""
 
 
 def run_evaluate(context: Context) -> StageOutcome:
@@ -40,6 +47,7 @@ def run_evaluate(context: Context) -> StageOutcome:
         _write_activity(context, activity, contributions, source)
         metrics = sums.metrics()
         write_json(run.table("reconstruction"), asdict(metrics) | {"tau": tau})
+        _write_left_out(context, done.parts, source)
         fired = activity.count["normal"] + activity.count["outlier"] > 0
         summary = {
             "fvu_all": metrics.all.fvu,
@@ -51,12 +59,17 @@ def run_evaluate(context: Context) -> StageOutcome:
             "silent_share": float((~fired).double().mean()),
             "forward_views": len(refs),
         }
-        files = [run.exemplars, run.columns("activity"), run.table("reconstruction")]
+        left_out = run.columns("reconstruction_left_out")
+        files = [run.exemplars, run.columns("activity"), run.table("reconstruction"), left_out]
         return StageOutput(files, summary | done.rates)
 
     return context.finish(
         "evaluate",
-        settings={"top_images": k, "activity": ACTIVITY_SCHEMA},
+        settings={
+            "top_images": k,
+            "activity": ACTIVITY_SCHEMA,
+            "reconstruction": RECONSTRUCTION_SCHEMA,
+        },
         after=("images", "train", "outliers"),
         extra_inputs={"backbone": context.backbone_digest},
         body=body,
@@ -103,6 +116,24 @@ def _merge(
         activity.merge(FeatureActivity.from_tensors(part))
         contributions.merge(ContributionSums.from_tensors(part))
     return top, sums, activity, contributions
+
+
+def _write_left_out(
+    context: Context, parts: list[dict[str, Tensor]], source: dict[str, str]
+) -> None:
+    """Write the figures without each chunk of images in turn: a jackknife's, for their errors."""
+    sums = [ReconstructionSums.from_tensors(part) for part in parts]
+    rows: list[dict[str, float]] = []
+    for left_out in range(len(sums)):
+        rest = ReconstructionSums(context.sae.width)
+        for one in sums[:left_out] + sums[left_out + 1 :]:
+            rest.merge(one)
+        found = rest.metrics()
+        rows.append(
+            {f"{n}.{group}": getattr(getattr(found, group), n) for group in GROUPS for n in FIGURES}
+        )
+    columns = {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
+    write_table(context.run.columns("reconstruction_left_out"), columns, source)
 
 
 def _write_exemplars(
