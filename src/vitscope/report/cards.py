@@ -130,8 +130,10 @@ def _arrows(image: GalleryImage, shift: int) -> tuple[Arrow, ...]:
     scale = 100 / image.maps.shape[-1]
     widths = stream_width(streams.mass, THINNEST, THICKEST)
     return tuple(
-        Arrow(*(float(scale * end) for end in (*start, *stop)), width)
-        for start, stop, width in zip(streams.start, streams.end, widths, strict=True)
+        Arrow(x1, y1, x2, y2, width)
+        for (x1, y1), (x2, y2), width in zip(
+            (scale * streams.start).tolist(), (scale * streams.end).tolist(), widths, strict=True
+        )
     )
 
 
