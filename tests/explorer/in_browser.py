@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 from explored_run import live_run
-from playwright.sync_api import Browser, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Request, expect, sync_playwright
 
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.explorer.app import build_app
@@ -23,6 +23,8 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 PATIENCE_MS = 60_000
 """Of a wait for a page; a loaded machine is no fault."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def chromium() -> str | None:

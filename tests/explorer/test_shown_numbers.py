@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 from torch import Tensor
@@ -13,11 +16,15 @@ from vitscope.backbones.backbone import BlockTokens
 from vitscope.errors import VitscopeError
 from vitscope.explorer.lens import PLAIN, Lens
 from vitscope.explorer.live import LiveRun
+from vitscope.explorer.looking import awcds_of
 from vitscope.explorer.norm_bins import coarse_bins, shares_of
 from vitscope.explorer.pictures import PictureKey, Uploads
+from vitscope.explorer.records import NOT_SCORED
 from vitscope.explorer.without import Removal, removed_mask
 from vitscope.images.opening import open_image
+from vitscope.removal.contribution import active_entries
 from vitscope.removal.remove import remove
+from vitscope.scope.awcds import token_scope
 from vitscope.scope.outliers import NormHistogram
 
 PICTURE = 3
@@ -80,6 +87,33 @@ def test_a_distance_that_is_not_the_stored_one_is_told(
     monkeypatch.setitem(reading.record.exemplars.__dict__, "emd", changed)
     found = [client.get(f"/a/feature/{feature}/pair/{rank}").json() for rank in range(4)]
     assert [pair["differs"] for pair in found if pair["emd"] is not None].count(False) == 0
+
+
+def test_a_pair_that_the_run_left_out_is_said_to_be(
+    client: TestClient, reading: LiveRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (feature,) = scored_features(reading, 1)
+    exemplars = reading.record.exemplars
+    rows = exemplars.of(feature)
+    for name, value in (("cells_first", NOT_SCORED), ("cells_second", NOT_SCORED), ("emd", np.nan)):
+        changed = getattr(exemplars, name).copy()
+        changed[rows] = value
+        monkeypatch.setitem(exemplars.__dict__, name, changed)
+    assert "not scored by the run" in client.get(f"/a/feature/{feature}").text
+    assert client.get(f"/a/feature/{feature}/pair/0").json()["differs"] is False
+
+
+@settings(deadline=None)
+@given(
+    codes=arrays(np.float32, (4, 6), elements=st.sampled_from([0.0, 0.0, 0.5, 2.0])),
+    cds=arrays(np.float64, 6, elements=st.sampled_from([np.nan, 0.0, 0.25, 1.0])),
+)
+def test_awcds_of_a_picture_is_that_of_the_stage(
+    codes: NDArray[np.float32], cds: NDArray[np.float64]
+) -> None:
+    dense = torch.from_numpy(codes)
+    expected = token_scope(dense, torch.from_numpy(cds)).awcds.numpy()
+    np.testing.assert_allclose(awcds_of(active_entries(dense), cds), expected)
 
 
 def test_company_counts_what_a_loop_counts(client: TestClient, reading: LiveRun) -> None:

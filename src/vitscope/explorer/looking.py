@@ -30,7 +30,7 @@ def describe_picture(lens: Lens, key: PictureKey) -> dict[str, Any]:
         "norms": _plain(norms),
         "tau": run.tau.tau,
         "n_outliers": int((norms > run.tau.tau).sum()),
-        "awcds": _plain(_awcds(seen.active, cds)),
+        "awcds": _plain(awcds_of(seen.active, cds)),
         **_active_features(seen.active),
         "prediction": predict(models, seen.patch[PLAIN][None], seen)[0],
         "no_text": models.no_text,
@@ -71,7 +71,7 @@ def classify(models: Models, rows: Float[torch.Tensor, "V d_pooled"]) -> list[li
     ]
 
 
-def _awcds(active: ActiveEntries, cds: NDArray[np.float64]) -> NDArray[np.float64]:
+def awcds_of(active: ActiveEntries, cds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return awCDS of every token, NaN where no active feature has a CDS, [P]."""
     tokens, features = active.tokens.cpu().numpy(), active.features.cpu().numpy()
     values = active.values.double().cpu().numpy()

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from vitscope.explorer.lens import FIRST, SECOND, Lens
 from vitscope.explorer.pictures import NoSuchPictureError, PictureKey
+from vitscope.explorer.records import NOT_SCORED
 from vitscope.report.heatmap import heat_png_bytes
-from vitscope.scope.flows import optimal_flow
+from vitscope.scope.flows import Flow, optimal_flow
 from vitscope.scope.views import Overlap
 
 ARROWS_SHOWN = 60
@@ -66,9 +67,7 @@ def describe_pair(lens: Lens, shown: FeatureImage) -> dict[str, Any]:
     )
     flow = optimal_flow(first, second)
     stored = _stored(lens, shown)
-    differs = flow is not None and not math.isclose(
-        flow.emd, stored, abs_tol=AGREES_WITHIN, rel_tol=0.0
-    )
+    differs = stored is not None and not _agree(stored, flow)
     return {
         "rank": shown.rank,
         "peak": float(maps.max(initial=0.0)),
@@ -88,10 +87,18 @@ def describe_pair(lens: Lens, shown: FeatureImage) -> dict[str, Any]:
     }
 
 
-def _stored(lens: Lens, shown: FeatureImage) -> float:
+def _stored(lens: Lens, shown: FeatureImage) -> float | None:
+    """Return the distance that the run stored, NaN where a view was empty; None: not scored."""
     exemplars = lens.run.record.exemplars
     rows = exemplars.of(shown.feature)
-    return float(exemplars.emd[rows][exemplars.rank[rows] == shown.rank][0])
+    row = rows.start + int(np.flatnonzero(exemplars.rank[rows] == shown.rank)[0])
+    return None if exemplars.cells_first[row] == NOT_SCORED else float(exemplars.emd[row])
+
+
+def _agree(stored: float, flow: Flow | None) -> bool:
+    if flow is None or math.isnan(stored):
+        return flow is None and math.isnan(stored)
+    return abs(flow.emd - stored) <= AGREES_WITHIN
 
 
 def _shares(one: NDArray[np.float64]) -> list[list[float]]:

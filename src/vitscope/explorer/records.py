@@ -21,6 +21,9 @@ from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.settings import ScopeSettings
 
+NOT_SCORED = -1
+"""Cells of a pair that the run left out, as where it scores a sample of its features."""
+
 
 @dataclass(frozen=True, eq=False)
 class Exemplars:
@@ -32,7 +35,7 @@ class Exemplars:
         image: position in the run's evaluation images.
         activation: the feature's maximum on that image, unshifted.
         emd: distance between both views' maps, in patches; NaN unless both have mass.
-        cells_first: active overlap cells in view 1.
+        cells_first: active overlap cells in view 1; ``NOT_SCORED`` where the run did not look.
         cells_second: active overlap cells in view 2.
     """
 

@@ -15,7 +15,7 @@ from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.backbones.backbone import Site
 from vitscope.backbones.reference.loading import REFERENCES
 from vitscope.errors import ArtifactError, VitscopeError
-from vitscope.explorer.records import Exemplars, Models, RunRecord, TextSide
+from vitscope.explorer.records import NOT_SCORED, Exemplars, Models, RunRecord, TextSide
 from vitscope.images.listing import list_images
 from vitscope.images.scenes.address import scene_address
 from vitscope.images.scenes.captions import WHEN
@@ -32,8 +32,6 @@ from vitscope.study import Study, load_study
 
 NEEDED = ("images", "train", "outliers", "evaluate", "score", "partition")
 """Stages without which there is nothing to explore."""
-
-OPTIONAL = ("awcds",)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -110,7 +108,7 @@ def _exemplars(run: RunDirectory) -> Exemplars:
     keys = keys[order]
     rows = np.searchsorted(keys, scored)
     emd = np.full(len(keys), np.nan)
-    cells = np.zeros((2, len(keys)), np.int64)
+    cells = np.full((2, len(keys)), NOT_SCORED)
     emd[rows] = pairs["emd"]
     cells[0, rows], cells[1, rows] = pairs["cells_first"], pairs["cells_second"]
     sorted_places = {name: values[order] for name, values in places.items()}

@@ -84,7 +84,7 @@ async function showPair(article) {
     words.push(`heaviest stream ${percent(mass)}, ${decimal(Math.hypot(toRow - row, toColumn - column), 1)} patches`);
   }
   if (pair.n_arrows > pair.arrows.length) words.push(`${pair.arrows.length} of ${pair.n_arrows} streams drawn`);
-  if (pair.differs) words.push(`computed here: ${decimal(pair.emd, 2)}, which is not what the run stored`);
+  if (pair.differs) words.push(`computed here: ${pair.emd === null ? "no distance" : decimal(pair.emd, 2)}, which is not what the run stored`);
   article.querySelector(".more").textContent = `· ${words.join(" · ")}`;
   article.dataset.shown = "yes";
 }
