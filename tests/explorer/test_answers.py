@@ -2,11 +2,13 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from explored_run import (
     CLASSES,
     HANDLER,
@@ -26,7 +28,7 @@ from vitscope.errors import ArtifactError
 from vitscope.explorer import answers, pictures
 from vitscope.explorer.guard import TOKEN_HEADER
 from vitscope.explorer.live import LiveRun
-from vitscope.stages.explore import read_run
+from vitscope.stages.explore import read_run, text_side
 from vitscope.study import load_study
 
 PAGES = ("/a/", "/a/images", "/a/feature/0", "/a/image/0")
@@ -258,3 +260,26 @@ def test_models_that_cannot_be_loaded_are_an_answer_not_an_end(explored: RunDire
     assert (answer.status_code, "the card fell out" in answer.json()["error"]) == (409, True)
     assert client.get("/a/state").json()["state"] == "failed"
     assert client.get("/a/").status_code == 200
+
+
+def test_without_a_text_tower_the_pages_say_why_and_the_rest_works(
+    explored: RunDirectory, reading: LiveRun
+) -> None:
+    models = replace(reading.models(), text=None, no_text="no text tower: it was left at home")
+    client = client_of(LiveRun(lambda: read_run(explored.root), load=lambda: models, save=None))
+    look = client.get("/a/image/0/look").json()
+    assert (look["prediction"], look["no_text"]) == ([], models.no_text)
+    removed = client.post("/a/image/0/remove", json={"group": "all"}).json()
+    assert (removed["before"], removed["after"]) == ([], [])
+    assert removed["pooled_cosine"] < 1
+    words = client.get(f"/a/feature/{a_feature(reading)}/company").json()["words"]
+    assert words == {"why_not": models.no_text}
+
+
+def test_a_tower_is_not_fetched_unasked(copied_run: RunDirectory) -> None:
+    """Only a study that asks for zero-shot, or an embedded backbone, has a text side."""
+    study = load_study(copied_run.study)
+    backbone = study.backbone.model_copy(update={"name": "clip-b16"})
+    text, why = text_side(study.model_copy(update={"backbone": backbone}), torch.device("cpu"))
+    assert text is None
+    assert "not fetched unasked" in why

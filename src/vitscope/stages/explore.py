@@ -86,7 +86,7 @@ def load_models(folder: Path) -> Models:
     run = RunDirectory(folder)
     study = load_study(run.study)
     context = Context(study, run)
-    text, no_text = _text_side(study, context.device)
+    text, no_text = text_side(study, context.device)
     return Models(
         backbone=context.backbone,
         sae=context.sae,
@@ -148,7 +148,7 @@ def _lexical(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _text_side(study: Study, device: torch.device) -> tuple[TextSide | None, str]:
+def text_side(study: Study, device: torch.device) -> tuple[TextSide | None, str]:
     """Return the text side, or why there is none."""
     settings, backbone = study.probes.zeroshot, study.backbone
     if settings.images is None and backbone.name not in REFERENCES:

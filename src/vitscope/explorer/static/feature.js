@@ -2,7 +2,7 @@
 
 import { axis, drawChart, markedX } from "./chart.js";
 import {
-  colour, decimal, element, featurePath, getBytes, getJson, groupChip, onGamma, pageData, percent, readColumns, run, typing, whole,
+  colour, decimal, element, featurePath, getBytes, getJson, groupChip, groupOf, onGamma, pageData, percent, readColumns, run, typing, whole,
 } from "./frame.js";
 
 const byId = (id) => document.getElementById(id);
@@ -136,12 +136,13 @@ async function showCompany() {
 }
 
 function drawNorms(norms) {
+  const group = { low: "low", high: "high", unscored: "muted" }[groupOf(Number(document.querySelector("h1 .group").dataset.cds))];
   const middles = norms.map((_, i) => (edges[i] + edges[i + 1]) / 2);
   const bars = uPlot.paths.bars({ size: [1, 100] });
   drawChart(byId("norms"), 150, () => ({
     scales: { x: { time: false, range: [edges[0], edges[edges.length - 1]] } },
     axes: [{ ...axis("L2 norm of the token"), values: (_, ticks) => ticks.map((tick) => Number((10 ** tick).toPrecision(3)).toString()), size: 26 }, { ...axis(""), size: 44, values: (_, ticks) => ticks.map((tick) => `${Number((100 * tick).toPrecision(3))} %`) }],
-    series: [{}, { fill: colour("bulk"), width: 0, paths: bars, points: { show: false } }, { stroke: colour("high"), fill: `${colour("high")}55`, width: 1, paths: bars, points: { show: false } }],
+    series: [{}, { fill: colour("bulk"), width: 0, paths: bars, points: { show: false } }, { stroke: colour(group), fill: `${colour(group)}55`, width: 1, paths: bars, points: { show: false } }],
     hooks: { draw: [markedX(Math.log10(tau), "τ")] },
   }), [middles, all, norms]);
 }
