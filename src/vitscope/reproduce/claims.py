@@ -105,5 +105,6 @@ def told(found: Measured, digits: int = 3) -> str:
     if not math.isfinite(found.value):
         return "undefined"
     if not found.has_interval:
-        return f"{found.value:.{digits}f} (no interval)"
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+        return f"{found.value:.{digits}f} (no interval)".replace("-", "−")
+    text = f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return text.replace("-", "−")

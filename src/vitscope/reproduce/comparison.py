@@ -12,6 +12,9 @@ from vitscope.reproduce.runs import FinishedRun
 from vitscope.reproduce.shape import shape_of
 from vitscope.reproduce.targets import Target
 
+TASKS = {"ImageNet": "classification", "ADE20K": "segmentation", "NYUd": "depth"}
+"""The paper's data sets and what is probed on them."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -121,8 +124,18 @@ def columns_of(target: Target, reference: Reference) -> tuple[PaperNumber, ...]:
     for number in reference.of(source):
         task = number.quantity.partition(".")[0]
         if target.name != "figure8" or task in target.tasks:
-            first.setdefault(number.quantity, replace(number, target=target.name))
+            first.setdefault(
+                number.quantity,
+                replace(number, target=target.name, heading=_without_set(number.heading)),
+            )
     return tuple(first.values())
+
+
+def _without_set(heading: str) -> str:
+    """Name the task where the paper names its data set: other models may be probed on others."""
+    for name, task in TASKS.items():
+        heading = heading.replace(name, task)
+    return heading
 
 
 def _settings(run: FinishedRun) -> dict[str, Measured]:
