@@ -28,6 +28,8 @@ from vitscope.errors import ArtifactError
 from vitscope.explorer import answers, pictures
 from vitscope.explorer.guard import TOKEN_HEADER
 from vitscope.explorer.live import LiveRun
+from vitscope.pipeline import run_study
+from vitscope.saved_gamma import save_gamma
 from vitscope.stages.explore import read_run, text_side
 from vitscope.study import load_study
 
@@ -194,6 +196,20 @@ def test_gamma_is_saved_as_the_partition_and_read_again(copied_run: RunDirectory
     proposed = client.post("/a/gamma", json={"gamma": None}).json()
     assert proposed["source"] != "given"
     assert load_study(copied_run.study).scope.gamma is None
+
+
+def test_a_saved_gamma_is_what_the_study_with_that_line_gives(copied_run: RunDirectory) -> None:
+    proposed = load_study(copied_run.study)
+    save_gamma(copied_run.root, 0.125)
+    written = proposed.model_copy(
+        update={"scope": proposed.scope.model_copy(update={"gamma": 0.125})}
+    )
+    assert load_study(copied_run.study) == written
+    redone = run_study(written, copied_run.root, only=["partition", "awcds"])
+    assert redone["partition"].skipped
+    assert not redone["awcds"].skipped  # what follows reads the new groups
+    back = run_study(proposed, copied_run.root, only=["partition"])
+    assert back["partition"].stamp.summary["source"] != "given"
 
 
 def test_without_the_token_nothing_is_written(copied_run: RunDirectory) -> None:
