@@ -24,6 +24,7 @@ VERBS = {
     "push",
     "compare",
     "scaling",
+    "reproduce",
     *PURPOSES,
 }
 

@@ -58,7 +58,7 @@ class Row:
         slack = 0.0 if self.paper is None else self.paper.rounding
         if self.truth is not None and self.truth.has_interval:  # itself drawn
             slack = (self.truth.high - self.truth.low) / 2
-        return self.ours.low - slack <= self.expected <= self.ours.high + slack
+        return bool(self.ours.low - slack <= self.expected <= self.ours.high + slack)
 
 
 @dataclass(frozen=True)

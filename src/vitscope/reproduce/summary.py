@@ -27,7 +27,7 @@ def target_lines() -> Lines:
                 target.title,
                 ", ".join(target.models),
                 ", ".join(target.data),
-                f"{sum(price.hours() for price in prices):.1f}",
+                f"{sum(price.hours() for price in prices):.2f}",
                 f"{sum(price.disk for price in prices) / GIGA:.0f}",
             ]
         )

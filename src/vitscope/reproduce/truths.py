@@ -40,6 +40,6 @@ def truths_of(run: FinishedRun) -> dict[str, Measured]:
         for s in sorted({shift, *study.instability.shifts}):
             drawn = expected_instability(backbone.spec, s)[study.outliers.attention]
             for name, (value, error) in zip(("out", "non"), drawn, strict=True):
-                ends = value - ERRORS * error, value + ERRORS * error
-                found[f"emd.{name}.{s}"] = Measured(value, *ends, "draws")
+                low, high = float(value - ERRORS * error), float(value + ERRORS * error)
+                found[f"emd.{name}.{s}"] = Measured(float(value), low, high, "draws")
     return found
