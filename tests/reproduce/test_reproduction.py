@@ -13,6 +13,7 @@ from vitscope.reproduce.assumptions import ASSUMPTIONS, assume, label, read_assu
 from vitscope.reproduce.comparison import Row
 from vitscope.reproduce.measured import Measured
 from vitscope.reproduce.page import write_page
+from vitscope.reproduce.readings import Reading, with_nearest
 from vitscope.reproduce.reference import load_reference
 from vitscope.reproduce.reproduction import gather, write_numbers
 from vitscope.reproduce.runs import Request, plan_runs, run_planned, take_over
@@ -34,6 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def request(out: Path, *targets: str) -> Request:
     return Request(targets, ("scenes-vit",), size=SMALL, out=out)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables 4 and 6 on scenes-vit; not to be changed."""
+    out = tmp_path_factory.mktemp("scored")
+    for planned in plan_runs(request(out, "table4", "table6")):
+        run_planned(planned)
+    return out
 
 
 def test_a_target_makes_its_runs_and_no_others(folder: Path) -> None:
@@ -150,6 +160,52 @@ def test_all_targets_of_a_paper_model_are_those_that_show_it(tmp_path: Path) -> 
     assert [target.name for target in plans[0].targets] == ["table5", "table6", "figure8"]
     every = plan_runs(Request((ALL,), out=tmp_path, other_readings=False))
     assert len(every) == 12
+
+
+def test_groups_are_cut_anew_under_every_reading_and_the_runs_own_is_among_them(
+    scored: Path,
+) -> None:
+    rows = [row for row in gather(scored).readings if row.assumption.startswith("k_CDS")]
+    table = json.loads((scored / "scenes-vit/tables/partition.json").read_text())
+    for missing, sizes in table["by_missing"].items():
+        found = {
+            row.quantity: row.ours.value
+            for row in rows
+            if row.reading == f"k = {SMALL.top_images}, missing = {missing}, its own γ"
+        }
+        assert found["gamma"] == pytest.approx(sizes["gamma"])
+        assert [found[name] for name in ("low", "high", "unscored")] == [
+            sizes[name] for name in ("low", "high", "unscored")
+        ]
+    assert {row.reading for row in rows if row.chosen} == {"k = 2, missing = max, its own γ"}
+    assert any(row.reading.startswith("k = 1,") for row in rows)
+
+
+def test_fvu_stands_under_three_centres(scored: Path) -> None:
+    rows = {
+        (row.quantity, row.reading): row
+        for row in gather(scored).readings
+        if row.assumption == "what FVU is about"
+    }
+    table = json.loads((scored / "scenes-vit/tables/reconstruction.json").read_text())
+    assert len(rows) == 6
+    assert rows["fvu.outlier", "own mean"].ours.value == table["outlier"]["fvu_own_mean"]
+    assert rows["fvu.all", "mean of all tokens"].chosen
+
+
+def test_the_nearest_reading_to_the_paper_is_marked() -> None:
+    paper = load_reference().find("table7", "dinov2-b", "emd.out.1")
+    rows = [
+        Reading("table7", "dinov2-b", "emd.out.1", "a", name, False, Measured(value), number)
+        for name, value, number in (("far", 3.0, paper), ("near", 6.5, paper))
+    ]
+    alone = replace(rows[0], model="planted", paper=None)
+    found = {(row.model, row.reading): row.nearest for row in with_nearest([*rows, alone])}
+    assert found == {
+        ("dinov2-b", "far"): False,
+        ("dinov2-b", "near"): True,
+        ("planted", "far"): False,
+    }
 
 
 @pytest.mark.parametrize(("low", "high", "agrees"), [(6.9, 7.0, True), (6.0, 6.9, False)])

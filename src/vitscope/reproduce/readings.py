@@ -78,7 +78,7 @@ def list_readings(
         if one.run.has("partition"):
             rows += _of_scope(one, reference)
         rows += _of_other_runs(one, others, reference)
-    return tuple(_with_nearest(rows))
+    return tuple(with_nearest(rows))
 
 
 def _of_attention(one: Found, reference: Reference) -> list[Reading]:
@@ -233,7 +233,9 @@ def _same(one: Found, other: Found, quantity: str) -> bool:
     return one.numbers[quantity] == other.numbers[quantity]
 
 
-def _with_nearest(rows: Sequence[Reading]) -> list[Reading]:
+def with_nearest(rows: Sequence[Reading]) -> list[Reading]:
+    """Mark, of every number, the reading that comes nearest to the paper's, where it has one."""
+
     def key(row: Reading) -> tuple[str, ...]:
         return (row.model, row.target, row.assumption, row.quantity)
 
