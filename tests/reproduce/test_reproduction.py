@@ -114,6 +114,10 @@ def test_taking_over_a_run_shares_its_files_and_changes_none(folder: Path, tmp_p
     run_planned(replace(planned, study=changed, folder=copy.root))
     assert source.outliers.read_bytes() == before
     assert "first" in copy.study.read_text()
+    begun = copy.table("instability").read_bytes()
+    assert begun != source.table("instability").read_bytes()
+    take_over(source, copy)  # has begun: it stays as it is
+    assert copy.table("instability").read_bytes() == begun
 
 
 def test_readings_are_stated_by_key(tmp_path: Path) -> None:
@@ -178,7 +182,14 @@ def test_groups_are_cut_anew_under_every_reading_and_the_runs_own_is_among_them(
             sizes[name] for name in ("low", "high", "unscored")
         ]
     assert {row.reading for row in rows if row.chosen} == {"k = 2, missing = max, its own γ"}
-    assert any(row.reading.startswith("k = 1,") for row in rows)
+    pairs = read_table(scored / "scenes-vit/pairs.parquet")
+    first = (pairs["rank"] == 0) & ((pairs["cells_first"] > 0) | (pairs["cells_second"] > 0))
+    n_scored = {
+        row.quantity: row.ours.value
+        for row in rows
+        if row.reading == "k = 1, missing = max, its own γ"
+    }
+    assert n_scored["low"] + n_scored["high"] == np.unique(pairs["feature"][first]).size
 
 
 def test_fvu_stands_under_three_centres(scored: Path) -> None:
@@ -218,6 +229,8 @@ def test_an_interval_holds_the_papers_number_or_not(low: float, high: float, agr
     # 6.96 may be anything from 6.955: an interval that ends there holds it
     edge = replace(row, ours=Measured(6.5, 6.0, 6.9551))
     assert edge.agrees is True
+    assert replace(row, ours=Measured(7.5, 6.9649, 8.0)).agrees is True
+    assert replace(row, ours=Measured(7.5, 6.9651, 8.0)).agrees is False
 
 
 @pytest.mark.slow

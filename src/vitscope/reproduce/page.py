@@ -198,7 +198,8 @@ def _runs(reproduction: Reproduction) -> list[dict[str, str]]:
     for one in (*reproduction.found, *reproduction.others):
         run = one.run
         name = run.run.root.name
-        report = f"{name}/report.html" if run.run.report.exists() else ""
+        own = one in reproduction.found  # the others took theirs over
+        report = f"{name}/report.html" if own and run.run.report.exists() else ""
         rows.append(
             {
                 "model": run.model,
@@ -234,13 +235,10 @@ def _readings(
         rows: list[dict[str, Any]] = []
         for name in names:
             cells = [by_place.get((name, quantity)) for quantity in quantities]
-            chosen = any(cell.chosen for cell in cells if cell is not None)
-            rows.append({"name": name, "chosen": chosen, "cells": [_read(cell) for cell in cells]})
+            rows.append({"name": name, "cells": [_read(cell) for cell in cells]})
         papers = [_printed(quantity, some) for quantity in quantities]
         if any(papers):
-            rows.append(
-                {"name": "the paper", "chosen": False, "cells": [(p, False) for p in papers]}
-            )
+            rows.append({"name": "the paper", "cells": [(p, False, False) for p in papers]})
         title = (
             f"{target}: {ASSUMPTIONS[assumption].question}"
             if assumption in ASSUMPTIONS
@@ -250,10 +248,10 @@ def _readings(
     return found
 
 
-def _read(cell: Reading | None) -> tuple[str, bool]:
+def _read(cell: Reading | None) -> tuple[str, bool, bool]:
     if cell is None:
-        return UNDEFINED, False
-    return written(cell.quantity, cell.ours), cell.nearest
+        return UNDEFINED, False, False
+    return written(cell.quantity, cell.ours), cell.nearest, cell.chosen
 
 
 def _printed(quantity: str, rows: Sequence[Reading]) -> str:

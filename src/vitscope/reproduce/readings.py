@@ -230,7 +230,8 @@ def _target_of(quantity: str, one: Found, reference: Reference) -> str | None:
 
 def _same(one: Found, other: Found, quantity: str) -> bool:
     """Whether another run took the number over rather than measure it anew."""
-    return one.numbers[quantity] == other.numbers[quantity]
+    ours, theirs = one.numbers[quantity], other.numbers[quantity]
+    return ours == theirs or not (math.isfinite(ours.value) or math.isfinite(theirs.value))
 
 
 def with_nearest(rows: Sequence[Reading]) -> list[Reading]:
