@@ -1,7 +1,9 @@
 """The base of every configuration record: frozen, and closed to unknown keys."""
 
 import difflib
+import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,8 +11,29 @@ from pydantic_core import ErrorDetails
 
 from vitscope.errors import ConfigError
 
+MOST_TOML_BYTES = 16 << 20
+"""ImageNet's thousand classes take some thirty kilobytes."""
+
 NEAREST_KEY_CUTOFF = 0.5
 """Similarity (difflib's ratio) from which a valid key is offered for a mistyped one."""
+
+
+def read_toml(path: Path, *, most_bytes: int = MOST_TOML_BYTES) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it is no TOML, too long, or nested too deeply; of OSError what the system says.
+    """
+    with path.open("rb") as file:
+        text = file.read(most_bytes + 1)
+    if len(text) > most_bytes:
+        raise ConfigError(f"{path} is longer than {most_bytes} bytes; it is no file of settings")
+    try:
+        return tomllib.loads(text.decode())
+    except ValueError as error:  # of its syntax, of its encoding, or a number of too many digits
+        raise ConfigError(f"{path} is not a TOML file: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not a TOML file: it is nested too deeply") from None
 
 
 class Settings(BaseModel):

@@ -1,6 +1,5 @@
 """A study: every setting of a run, read from TOML, written back as resolved."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ from vitscope.scope.instability_settings import InstabilitySettings
 from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
 from vitscope.scope.stability_settings import StabilitySettings
-from vitscope.settings import Settings
+from vitscope.settings import Settings, read_toml
 
 Group = TypeVar("Group", bound=Settings)
 
@@ -96,15 +95,13 @@ def load_study_for_each(path: Path, models: Sequence[str]) -> list[Study]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; give the path of a study file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; give the path of a study file") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}") from None
     values.setdefault("name", path.stem)
     return values
 
@@ -130,7 +127,7 @@ def resolve_paths(study: Study, base: Path) -> Study:
     groups["probes"] = _absolute_probes(study.probes, base)
     for group, key in (("stability", "against"), ("beside", "runs")):
         settings = getattr(study, group)
-        runs = tuple(base / path.expanduser() for path in getattr(settings, key))
+        runs = tuple(_located(path, base) for path in getattr(settings, key))
         groups[group] = settings.model_copy(update={key: runs})
     name = resolve_name(study.backbone.name, base)
     groups["backbone"] = groups["backbone"].model_copy(update={"name": name})
@@ -139,11 +136,21 @@ def resolve_paths(study: Study, base: Path) -> Study:
 
 def _absolute(settings: Group, base: Path) -> Group:
     paths = {
-        key: base / value.expanduser()
+        key: _located(value, base)
         for key, value in settings.__dict__.items()
         if isinstance(value, Path) and not (is_scene_set(value) or is_hub_address(value))
     }
     return settings.model_copy(update=paths)
+
+
+def _located(path: Path, base: Path) -> Path:
+    try:
+        found = base / path.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: no such user's home; write the path out") from None
+    if "\0" in str(found):
+        raise ConfigError(f"{str(path)!r} is no path: it holds a NUL character")
+    return found
 
 
 def _absolute_probes(probes: ProbeSettings, base: Path) -> ProbeSettings:
@@ -153,7 +160,7 @@ def _absolute_probes(probes: ProbeSettings, base: Path) -> ProbeSettings:
         if isinstance(value, Settings)
     }
     weights = probes.zeroshot.tower_weights
-    if weights is not None and (file := base / Path(weights).expanduser()).is_file():
+    if weights is not None and (file := _located(Path(weights), base)).is_file():
         update = {"tower_weights": str(file)}
         groups["zeroshot"] = groups["zeroshot"].model_copy(update=update)
     return probes.model_copy(update=groups)

@@ -81,6 +81,14 @@ def test_partial_results_are_discarded_once_the_stage_is_whole(stage: Stage) -> 
     assert not stage.run.parts("score").exists()
 
 
+def test_parts_that_a_kill_left_beside_the_stamp_are_discarded_by_the_next_run(
+    stage: Stage,
+) -> None:
+    write_text(stage.run.parts("score") / "part", "left")
+    assert stage()[1]
+    assert not stage.run.parts("score").exists()
+
+
 def test_a_changed_setting_redoes_the_stage(stage: Stage) -> None:
     stage.settings = {"k": 16, "nested": {"missing": "drop"}}
     assert_redone(stage)

@@ -56,9 +56,9 @@ def kill_at_random(
     """Run ``study`` in ``out`` again and again, each time killed at another random moment.
 
     The first process is left alone, in ``alone`` beside ``out``, and counts the moments of every
-    stage. Then each of ``stages`` is killed ``per_stage`` times, at a moment of it drawn
-    uniformly; where less of it is left than that, the kill comes in a later stage. Then
-    ``by_clock`` processes are killed after a random time. The last is left alone.
+    stage. Then ``by_clock`` processes are killed after a random time. Then each of ``stages`` is
+    killed ``per_stage`` times, at a moment of it drawn uniformly; where less of it is left than
+    that, the kill comes in a later stage. The last process is left alone.
     """
     arguments = {
         "study": str(study), "out": str(out), "seed": seed, "stages": stages,
@@ -160,9 +160,17 @@ def _run(arguments: list[str], scratch: Path, moments: Moments, limit: float | N
         time.sleep(limit)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    where = json.loads(moments.record.read_text())
+    where = _recorded(moments.record)
     code = os.waitstatus_to_exitcode(status)
     return Killed(code, where.get("stage", ""), where.get("moment", ""), err.read_text())
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    """Return what a process left; nothing where a kill came while it was written."""
+    try:
+        return json.loads(record.read_text())
+    except ValueError:
+        return {}
 
 
 def _keep_counts(moments: Moments) -> None:
@@ -187,11 +195,11 @@ def _serve(scratch: Path, given: dict[str, Any]) -> list[Killed]:
     ended = [run(out.with_name("alone"))]
     seconds = time.monotonic() - started
     counts = json.loads(record.read_text()).get("counts", {})
+    for _ in range(given["by_clock"]):
+        ended.append(run(out, limit=draws.uniform(0.0, seconds / 2)))
     for stage in given["stages"]:
         for _ in range(given["per_stage"]):
             ended.append(run(out, stage, draws.randint(1, counts[stage])))
-    for _ in range(given["by_clock"]):
-        ended.append(run(out, limit=draws.uniform(0.0, seconds)))
     ended.append(run(out))
     return ended
 

@@ -63,7 +63,7 @@ def test_fifty_random_kills_change_nothing(pictures: Path, tmp_path: Path) -> No
     for name, study in (("small", small_study(pictures)), ("probes", probe_study())):
         stages = [stage.name for stage in chosen_stages(study)]
         (tmp_path / name).mkdir()
-        killed += killed_run(study, tmp_path / name, seed=5, stages=stages, per_stage=3, by_clock=5)
+        killed += killed_run(study, tmp_path / name, seed=5, stages=stages, per_stage=2, by_clock=5)
     hit = Counter(process.stage for process in killed)
     moments = Counter(process.moment for process in killed)
     print(f"{len(killed)} kills; by stage: {dict(hit)}; by moment: {dict(moments)}")  # noqa: T201

@@ -13,6 +13,7 @@ from torch import Tensor
 from vitscope.activations.extract import MANIFEST_SCHEMA
 from vitscope.activations.held_out import NOTHING, HeldOut, Holding, Split, rows_of, split_images
 from vitscope.artifacts.atomic import read_json
+from vitscope.artifacts.foreign import tables_of
 from vitscope.artifacts.tensors import load_tensors
 from vitscope.axes import Int64
 from vitscope.backbones.backbone import Site
@@ -71,6 +72,8 @@ class ShardSource:
             ConfigError: ``holding`` asks for a second draw.
         """
         manifest = read_json(folder / "manifest.json")
+        if not isinstance(manifest, dict):
+            raise ArtifactError(f"{folder}/manifest.json is no JSON object; extract again")
         if manifest.get("schema") != MANIFEST_SCHEMA:
             raise ArtifactError(
                 f"{folder}/manifest.json has schema {manifest.get('schema')}, this vitscope reads "
@@ -80,11 +83,19 @@ class ShardSource:
             raise ArtifactError(
                 f"{folder} holds no tokens: its study streams them (activations.cache = false)"
             )
+        with tables_of(folder.parent):
+            site, n_images = Site(**manifest["site"]), int(manifest["n_images"])
+            tokens = _read_shards(folder, manifest)
+        if n_images < 1 or tokens.shape[1] % n_images:
+            raise ArtifactError(
+                f"{folder} holds {tokens.shape[1]} tokens a draw, which cannot be of {n_images} "
+                "images; extract again"
+            )
         return cls(
-            site=Site(**manifest["site"]),
-            tokens=_read_shards(folder, manifest),
+            site=site,
+            tokens=tokens,
             seed=seed,
-            n_images=manifest["n_images"],
+            n_images=n_images,
             image_ids=image_ids,
             holding=holding,
         )
@@ -160,9 +171,13 @@ class ShardSource:
 def _read_shards(folder: Path, manifest: dict[str, Any]) -> Float16[Tensor, "draws n d"]:
     shards: list[Tensor] = []
     for shard in manifest["shards"]:
+        if Path(shard["file"]).name != shard["file"]:
+            raise ArtifactError(f"{folder} names a shard {shard['file']!r}, no file beside it")
         tensors, metadata = load_tensors(folder / shard["file"])
         if metadata.get("fingerprint") != manifest["fingerprint"]:
             raise ArtifactError(f"{folder / shard['file']} is of another extraction; run again")
         per_draw = tensors["tokens"].transpose(0, 1)
+        if per_draw.ndim != 4 or per_draw.dtype != torch.float16:
+            raise ArtifactError(f"{folder / shard['file']} holds no tokens; run again")
         shards.append(per_draw.reshape(per_draw.shape[0], -1, per_draw.shape[-1]))
     return torch.cat(shards, 1)

@@ -81,6 +81,7 @@ def run_stage(
     key = fingerprint({"schema": STAMP_SCHEMA, "stage": name, **made_from})
     standing = read_stamp(run, name)
     if standing is not None and standing.fingerprint == key and _outputs_whole(run, standing):
+        discard_parts(run.parts(name))  # a kill may have come between the stamp and this
         return standing, True
     if body is None:
         raise ArtifactError(
@@ -119,7 +120,7 @@ def read_stamp(run: RunDirectory, name: str) -> Stamp | None:
     try:
         values = read_json(path)
         schema = int(values["schema"])
-    except (ArtifactError, KeyError, TypeError, ValueError):
+    except (ArtifactError, KeyError, TypeError, ValueError, OverflowError):
         return None  # a damaged stamp proves nothing: the stage runs again
     if schema > STAMP_SCHEMA:
         raise ArtifactError(
@@ -127,8 +128,9 @@ def read_stamp(run: RunDirectory, name: str) -> Stamp | None:
             f"{STAMP_SCHEMA}); upgrade vitscope or choose another --out"
         )
     try:
-        return Stamp(**values) if schema == STAMP_SCHEMA else None
-    except TypeError:
+        is_whole = isinstance(values["outputs"], dict) and isinstance(values["summary"], dict)
+        return Stamp(**values) if schema == STAMP_SCHEMA and is_whole else None
+    except (KeyError, TypeError):
         return None  # fields missing or foreign: damaged as well
 
 

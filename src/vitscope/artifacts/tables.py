@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,15 @@ from vitscope.artifacts.atomic import atomic_path
 from vitscope.errors import ArtifactError
 
 METADATA_KEY = b"vitscope"
+
+MOST_SPARSE_CELLS = 1 << 25
+"""Values that a table may have however small its file is: 256 MiB of numbers."""
+
+MOST_CELLS_PER_BYTE = 100
+"""Above that, values per byte of a file that no table of ours comes near."""
+
+MOST_WORDS = 200
+"""Characters of what Arrow says of a damaged file that are passed on, on one line."""
 
 Columns = Mapping[str, NDArray[Any] | list[str]]
 
@@ -45,13 +54,22 @@ def read_table(path: Path) -> dict[str, NDArray[Any]]:
         ArtifactError: the file is missing or not Parquet.
     """
     try:
+        _refuse_inflated(path)
         table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        return {
+            name: np.asarray(table.column(name).to_numpy(zero_copy_only=False))
+            for name in table.column_names
+        }
+    except (pa.ArrowException, OSError, OverflowError) as error:
         raise _unreadable(path, error) from error
-    return {
-        name: np.asarray(table.column(name).to_numpy(zero_copy_only=False))
-        for name in table.column_names
-    }
+
+
+def _refuse_inflated(path: Path) -> None:
+    """Refuse a file of few bytes that says it holds gigabytes: run lengths make that possible."""
+    told = pq.read_metadata(path)
+    cells = told.num_rows * told.num_columns
+    if cells > MOST_SPARSE_CELLS and cells > path.stat().st_size * MOST_CELLS_PER_BYTE:
+        raise pa.ArrowInvalid(f"it says that it holds {told.num_rows} rows")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -62,12 +80,16 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+        found: Any = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
-    return json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    if not isinstance(found, dict):
+        raise _unreadable(path, ValueError("its metadata is no JSON object"))
+    return cast(dict[str, Any], found)
 
 
 def _unreadable(path: Path, error: Exception) -> ArtifactError:
     if isinstance(error, FileNotFoundError):
         return ArtifactError(f"{path} does not exist; run the stage that writes it")
-    return ArtifactError(f"{path} is damaged ({error}); delete it and run again")
+    why = " ".join(str(error).split())[:MOST_WORDS]
+    return ArtifactError(f"{path} is damaged ({why}); delete it and run again")

@@ -72,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BackboneError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise BackboneError(f"{path} is not a JSON object")
@@ -90,7 +90,11 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / whole]
         if (folder / index).is_file():
             shards: Any = read_json(folder / index).get("weight_map", {})
-            files = [folder / shard for shard in sorted(set(shards.values()))]
+            places: list[Any] = list(shards.values()) if isinstance(shards, dict) else []
+            # an index names files beside it, never files elsewhere
+            if any(not isinstance(name, str) or Path(name).name != name for name in places):
+                raise BackboneError(f"{folder / index} names what is no file beside it")
+            files = [folder / shard for shard in sorted(set(places))]
             lacking = [file.name for file in files if not file.is_file()]
             if lacking or not files:
                 raise BackboneError(f"{folder} lacks {', '.join(lacking) or 'weights'} of {index}")

@@ -11,7 +11,9 @@ from PIL import Image
 
 from vitscope.errors import ImageSetError
 from vitscope.images.imagenet import decode_labelled, listing_checksum
+from vitscope.images.imagenet_synsets import read_lines
 from vitscope.images.order import natural_key
+from vitscope.images.raw import opened_raw
 
 ROOT = "ADEChallengeData2016"
 N_CLASSES = 150
@@ -115,11 +117,8 @@ def _stems(folder: Path) -> dict[str, Path]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageSetError(f"{path} cannot be read as an image: {error}") from None
+    with opened_raw(path, "an image") as picture:
+        return picture.size
 
 
 def _size_fault(mask: Path, size: tuple[int, ...], expected: tuple[int, int]) -> str:
@@ -130,22 +129,19 @@ def _size_fault(mask: Path, size: tuple[int, ...], expected: tuple[int, int]) ->
 
 
 def _read_mask(path: Path) -> NDArray[np.int64]:
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in _PLAIN_MODES:
-                raise ImageSetError(
-                    f"{path} is a {picture.mode} picture; a mask has one number per pixel "
-                    f"(the colour-coded masks of the full ADE20K are not {ROOT})"
-                )
-            return np.asarray(picture).astype(np.int64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageSetError(f"{path} cannot be read as a mask: {error}") from None
+    with opened_raw(path, "a mask") as picture:
+        if picture.mode not in _PLAIN_MODES:
+            raise ImageSetError(
+                f"{path} is a {picture.mode} picture; a mask has one number per pixel "
+                f"(the colour-coded masks of the full ADE20K are not {ROOT})"
+            )
+        return np.asarray(picture).astype(np.int64)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return tuple(f"class {number}" for number in range(1, N_CLASSES + 1))
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line]
+    rows = [line.split("\t") for line in read_lines(path)[1:] if line]
     names = tuple(row[-1].strip() for row in rows)
     if [row[0].strip() for row in rows] != [str(i) for i in range(1, len(rows) + 1)]:
         raise ImageSetError(f"{path}: expected classes numbered 1, 2, … one a line, tab-separated")

@@ -77,7 +77,7 @@ def decode_image(path: Path, *, max_pixels: int) -> Image.Image:
 
 def decode_bytes(data: bytes, *, max_pixels: int) -> Image.Image:
     """Decode the bytes of a file, as :func:`decode_image` does."""
-    with _opened(data, max_pixels) as image:
+    with opened_image(data, max_pixels) as image:
         image.load()
         upright = _UPRIGHT.get(_orientation(image))
         rgb = _to_rgb(image)
@@ -95,7 +95,7 @@ def check_bytes(data: bytes, *, max_pixels: int) -> tuple[int, int]:
     """
     if not data.startswith(_JPEG_START):
         return decode_bytes(data, max_pixels=max_pixels).size
-    with _opened(data, max_pixels) as image:
+    with opened_image(data, max_pixels) as image:
         width, height = image.size
         sideways = _orientation(image) in _SIDEWAYS
         # reads every coded byte, but transforms only an eighth of each side, without colour
@@ -105,18 +105,24 @@ def check_bytes(data: bytes, *, max_pixels: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Generator[Image.Image]:
+def opened_image(source: bytes | Path, max_pixels: int = PIL_PIXEL_LIMIT) -> Generator[Image.Image]:
+    """Open a file, or its bytes, without loading pixels; what PIL raises in the block counts too.
+
+    Raises:
+        UnreadableImageError: as :func:`decode_image`.
+    """
     _silence_pil()
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UnreadableImageError(
                     f"too many pixels: {width} x {height}, more than max_pixels = {max_pixels}"
                 )
             yield image
-    except UnreadableImageError:
-        raise
+    except VitscopeError:
+        raise  # our own word on it
     except UnidentifiedImageError:
         raise UnreadableImageError("not an image in a format that is read here") from None
     except Image.DecompressionBombError as error:

@@ -84,6 +84,8 @@ def _candidates_of_list(path: Path) -> list[Path]:
         raise ImageSetError(
             f"{path} is neither a folder nor a UTF-8 text file with one image path per line"
         ) from None
+    if any("\0" in line for line in lines):
+        raise ImageSetError(f"{path} holds NUL characters; a text file of image paths has none")
     stripped = (line.strip() for line in lines)
     files = [path.parent / line for line in stripped if line and not line.startswith("#")]
     if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):

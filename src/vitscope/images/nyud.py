@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitscope.errors import ImageSetError
+from vitscope.images.decode import PIL_PIXEL_LIMIT
 from vitscope.images.imagenet import decode_labelled, listing_checksum
 from vitscope.images.order import natural_key
+from vitscope.images.raw import opened_raw
 
 NyuSplit = Literal["train", "test"]
 DepthUnit = Literal["metres", "millimetres", "byte-of-10m"]
@@ -33,6 +35,8 @@ PLAUSIBLE_MEDIAN = (0.2, 100.0)
 
 LOOKED_AT = 8
 """Depth maps whose median is looked at before anything is used, evenly spread."""
+
+_COLOURS = 3
 
 _INSTALL = "pip install 'vitscope[nyud]'"
 
@@ -138,16 +142,22 @@ class _Archive:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        names = sorted(self._file.keys())
+        try:
+            names = sorted(self._file.keys())
+        except (RuntimeError, ValueError) as error:
+            raise ImageSetError(f"{self.path} is damaged: {error}") from None
         for name, what in (("images", "pictures"), ("depths", "depth")):
-            if name not in names:
+            if not hasattr(self._file.get(name), "shape"):
                 listed = ", ".join(n for n in names if not n.startswith("#")) or "nothing"
                 raise ImageSetError(
                     f"{self.path} holds no {what} ('{name}'), only {listed}; use "
                     "nyu_depth_v2_labeled.mat, or folders of PNG pairs"
                 )
-        if self._file["images"].shape[2:] != self._file["depths"].shape[1:]:
+        pictures, depths = self._file["images"].shape, self._file["depths"].shape
+        if (pictures[:2], pictures[2:]) != ((*depths[:1], _COLOURS), depths[1:]):
             raise ImageSetError(f"{self.path}: pictures and depth maps differ in size or number")
+        if len(depths) != 3 or depths[1] * depths[2] > PIL_PIXEL_LIMIT:
+            raise ImageSetError(f"{self.path}: its depth maps are of {depths}, which are no images")
 
     @cached_property
     def _file(self) -> Any:
@@ -157,7 +167,7 @@ class _Archive:
             raise ImageSetError(f"reading {self.path} needs h5py: {_INSTALL}") from None
         try:
             return h5py.File(self.path, "r")
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ImageSetError(
                 f"{self.path} is missing or no HDF5 file (MATLAB -v7.3): {error}"
             ) from None
@@ -166,10 +176,14 @@ class _Archive:
         return int(self._file["depths"].shape[0])
 
     def read(self, row: int) -> tuple[Image.Image, DepthMap]:
-        with self._lock:
-            pixels, depth = self._file["images"][row], self._file["depths"][row]
-        picture = Image.fromarray(np.ascontiguousarray(np.asarray(pixels).transpose(2, 1, 0)))
-        return picture, np.ascontiguousarray(np.asarray(depth, dtype=np.float32).T)
+        try:
+            with self._lock:
+                pixels, depth = self._file["images"][row], self._file["depths"][row]
+            picture = Image.fromarray(np.ascontiguousarray(np.asarray(pixels).transpose(2, 1, 0)))
+            return picture, np.ascontiguousarray(np.asarray(depth, dtype=np.float32).T)
+        except Exception as error:  # HDF5 reports damage in many ways
+            why = " ".join(str(error).split())
+            raise ImageSetError(f"{self.path}, picture {row + 1}, is damaged: {why}") from None
 
 
 def _split_rows(path: Path, split: NyuSplit) -> NDArray[np.int64]:
@@ -183,7 +197,10 @@ def _split_rows(path: Path, split: NyuSplit) -> NDArray[np.int64]:
     columns = [table.get(name) for name in ("trainNdxs", "testNdxs")]
     if columns[0] is None or columns[1] is None:
         raise ImageSetError(f"{path} lacks trainNdxs or testNdxs; it is not NYUd's splits.mat")
-    train, test = (np.asarray(column).astype(np.int64).ravel() for column in columns)
+    try:
+        train, test = (np.asarray(column).astype(np.int64).ravel() for column in columns)
+    except (TypeError, ValueError):
+        raise ImageSetError(f"{path}: trainNdxs and testNdxs are no lists of numbers") from None
     if np.intersect1d(train, test).size or not train.size or not test.size:
         raise ImageSetError(f"{path}: its training and test pictures overlap, or one set is empty")
     return train if split == "train" else test
@@ -192,8 +209,11 @@ def _split_rows(path: Path, split: NyuSplit) -> NDArray[np.int64]:
 def _pairs(root: Path, split: NyuSplit) -> list[tuple[Path, Path]]:
     listing = root / f"nyu2_{split}.csv"
     if listing.is_file():
-        with listing.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
+        try:
+            with listing.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.reader(file) if row]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ImageSetError(f"{listing} cannot be read: {error}") from None
         if not rows or any(len(row) < 2 for row in rows):
             raise ImageSetError(f"{listing}: every line must name a picture and its depth")
         return [(_below(root, a), _below(root, b)) for a, b, *_ in rows]
@@ -214,11 +234,8 @@ def _below(root: Path, name: str) -> Path:
 
 
 def _read_depth(path: Path) -> DepthMap:
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageSetError(f"{path} cannot be read as depth: {error}") from None
+    with opened_raw(path, "depth") as picture:
+        values = np.asarray(picture)
     if values.ndim != 2:
         raise ImageSetError(f"{path} has colours; depth has one number per pixel")
     return values.astype(np.float32)

@@ -1,6 +1,7 @@
 """Features on disk, memory-mapped: written chunk by chunk, resumed where they stopped."""
 
 import math
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
@@ -158,13 +159,22 @@ def read_cache(folder: Path) -> FeatureCache:
         plan = CachePlan(int(record["n_images"]), arrays)
         is_whole = len(record["checksums"]) == math.ceil(plan.n_images / record["chunk"])
         found = FeatureCache(folder, plan, str(record["fingerprint"]))
-    except (KeyError, TypeError, ValueError) as error:
+        _require_files(found)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
         raise ArtifactError(f"{folder / RECORD} is no record of features: {error}") from None
     if not is_whole:
         raise ArtifactError(
             f"{folder} was never completed; run `vitscope probe` on its study again"
         )
     return found
+
+
+def _require_files(cache: FeatureCache) -> None:
+    for name, array in cache.plan.arrays.items():
+        if not name.isidentifier() or array.bytes_per_image < 1:
+            raise ValueError(f"no array is called {name!r}, or it has no size")
+        if _file(cache.folder, name).stat().st_size != len(cache) * array.bytes_per_image:
+            raise ValueError(f"{name}.bin has another size")
 
 
 def _begun(
@@ -214,9 +224,17 @@ def _begin(folder: Path, plan: CachePlan) -> None:
             )
         for name, array in plan.arrays.items():
             with _file(folder, name).open("wb") as file:
-                file.truncate(plan.n_images * array.bytes_per_image)
+                _reserve(file.fileno(), plan.n_images * array.bytes_per_image)
     except OSError as error:
         raise ArtifactError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _reserve(file: int, n_bytes: int) -> None:
+    """Take the room of an array now: a mapped file without it is killed where the disk is full."""
+    if n_bytes and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, n_bytes)
+    else:
+        os.ftruncate(file, n_bytes)
 
 
 def _write(folder: Path, name: str, plan: CachePlan, chunk: range, entries: NDArray[Any]) -> int:

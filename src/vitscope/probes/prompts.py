@@ -1,6 +1,5 @@
 """What classes are called, and in which sentences: read from a file, or ImageNet's own."""
 
-import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,6 +8,7 @@ from typing import Any
 
 from vitscope.errors import ConfigError
 from vitscope.images.scenes.vocabulary import PLACES
+from vitscope.settings import read_toml
 
 PLACEHOLDER = "{}"
 """Where a template takes the class's name."""
@@ -65,11 +65,9 @@ def load_prompts(source: str | Path) -> Prompts:
         return Prompts(PLACES, SCENE_TEMPLATES)
     path = Path(source)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except OSError as error:
         raise ConfigError(f"cannot read prompts from {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}") from None
     unknown = sorted(set(values) - {"classes", "templates"})
     if unknown:
         raise ConfigError(f"{path}: unknown key '{unknown[0]}'; it has classes and templates")

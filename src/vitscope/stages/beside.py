@@ -5,6 +5,7 @@ from typing import Any
 
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.checksum import bytes_checksum, file_checksum
+from vitscope.artifacts.foreign import tables_of
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
 from vitscope.artifacts.tables import read_metadata, read_table
@@ -21,11 +22,16 @@ STAGES = ("evaluate", "partition", "outliers", "instability", "awcds")
 
 
 def read_run_figures(run: RunDirectory, study: Study) -> RunFigures:
-    """Gather the figures of a finished run."""
+    """Gather the figures of a finished run.
+
+    Raises:
+        ArtifactError: a table is missing or damaged, or the run has not finished.
+    """
     features, cut = read_table(run.features), read_json(run.table("partition"))
     site: dict[str, Any] = read_metadata(run.features)["site"]
     stamp = read_stamp(run, "evaluate")
-    assert stamp is not None
+    if stamp is None:
+        raise ArtifactError(f"stage 'evaluate' has not finished in {run.root}; run its study again")
     return RunFigures(
         name=study.name,
         model=site["model"],
@@ -51,10 +57,14 @@ def read_other_runs(folders: tuple[Path, ...]) -> tuple[RunFigures, ...]:
     """Gather the figures of the runs in ``folders``.
 
     Raises:
-        ArtifactError: one of them has not finished.
+        ArtifactError: one of them has not finished, or its tables are not whole.
     """
-    runs = [RunDirectory(folder) for folder in folders]
-    return tuple(read_run_figures(run, load_study(run.study)) for run in runs)
+    found: list[RunFigures] = []
+    for folder in folders:
+        run = RunDirectory(folder)
+        with tables_of(folder):
+            found.append(read_run_figures(run, load_study(run.study)))
+    return tuple(found)
 
 
 def other_runs_digest(folder: Path) -> str:
@@ -70,7 +80,13 @@ def other_runs_digest(folder: Path) -> str:
                 f"beside.runs: stage '{stage}' has not finished in {folder}; give the directory "
                 "of a finished run"
             )
-    files = [run.features, run.columns("awcds")]
+    files: list[Path] = [run.features, run.columns("awcds")]
     files += [run.table(name) for name in ("partition", "reconstruction", "outliers")]
     files.append(run.table("instability"))
-    return bytes_checksum(*(file_checksum(path).encode() for path in files))
+    try:
+        return bytes_checksum(*(file_checksum(path).encode() for path in files))
+    except OSError as error:
+        raise ArtifactError(
+            f"beside.runs: {error.filename} cannot be read ({error.strerror}); run `vitscope run` "
+            "on its study again"
+        ) from None

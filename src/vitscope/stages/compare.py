@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vitscope.artifacts.foreign import tables_of
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.tables import read_table
 from vitscope.errors import ConfigError, SaeError
@@ -157,7 +158,8 @@ def _candidate(path: Path) -> Candidate:
     sae = load_sae(run.sae if is_run else path)
     cds = None
     if is_run and run.features.is_file():
-        cds = read_table(run.features)["cds"].astype(np.float64)
+        with tables_of(path):
+            cds = read_table(run.features)["cds"].astype(np.float64)
         if cds.shape != (sae.n_features,):
             raise SaeError(
                 f"{run.features} has {cds.size} features, the SAE of {path} {sae.n_features}; run "

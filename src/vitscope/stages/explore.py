@@ -9,6 +9,7 @@ import torch
 
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.checksum import fingerprint
+from vitscope.artifacts.foreign import tables_of
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
 from vitscope.artifacts.tables import read_metadata, read_table
@@ -47,7 +48,11 @@ def read_run(folder: Path) -> RunRecord:
             f"{folder} is no run directory: it has no study.toml; give the --out of `vitscope "
             "run`, or runs/demo after `vitscope demo`"
         )
-    study = load_study(run.study)
+    with tables_of(folder):
+        return _record(folder, run, load_study(run.study))
+
+
+def _record(folder: Path, run: RunDirectory, study: Study) -> RunRecord:
     context = Context(study, run)
     stamps = {name: context.done(name).outputs for name in NEEDED}
     awcds = read_stamp(run, "awcds")

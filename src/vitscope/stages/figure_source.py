@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from vitscope.artifacts.atomic import read_json
+from vitscope.artifacts.foreign import tables_of
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
 from vitscope.artifacts.tables import read_table
@@ -62,8 +63,9 @@ class FigureSource:
     @cached_property
     def scores(self) -> FeatureScores:
         """Every figure per feature, as the run's table has it: no backbone is needed."""
-        table = read_table(self.run.features)
-        return FeatureScores(**{f.name: table[f.name] for f in fields(FeatureScores)})
+        with tables_of(self.run.root):
+            table = read_table(self.run.features)
+            return FeatureScores(**{f.name: table[f.name] for f in fields(FeatureScores)})
 
     @cached_property
     def partition(self) -> Partition:
@@ -74,24 +76,28 @@ class FigureSource:
     @property
     def tau(self) -> OutlierThreshold:
         """The outlier threshold."""
-        return read_threshold(self.run)
+        with tables_of(self.run.root):
+            return read_threshold(self.run)
 
     @cached_property
     def instability(self) -> InstabilityView:
         """Rows of every shift and reading."""
         study = self.context.study
-        rows = read_instability(self.run.table("instability")).rows
+        with tables_of(self.run.root):
+            rows = read_instability(self.run.table("instability")).rows
         return instability_view(rows, study.scope, study.outliers)
 
     @property
     def diameter(self) -> float:
         """D_grid at the study's own shift, in patches."""
-        return float(read_json(self.run.table("instability"))["diameter"])
+        with tables_of(self.run.root):
+            return float(read_json(self.run.table("instability"))["diameter"])
 
     @cached_property
     def figures(self) -> RunFigures:
         """What stands beside other runs."""
-        return read_run_figures(self.run, self.context.study)
+        with tables_of(self.run.root):
+            return read_run_figures(self.run, self.context.study)
 
     @cached_property
     def gallery(self) -> dict[str, tuple[GalleryFeature, ...]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vitscope.artifacts.atomic import read_json, write_json
 from vitscope.artifacts.checksum import file_checksum
+from vitscope.artifacts.foreign import tables_of
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import StageOutput
 from vitscope.artifacts.tables import read_metadata, read_table
@@ -92,7 +93,8 @@ def _features_checksum(folder: Path) -> str:
 def _against(context: Context, folder: Path) -> Agreement:
     """Compare with another run: feature by feature for one SAE, by matched features for two."""
     other, own = RunDirectory(folder), context.run
-    one, two = (read_table(run.features)["cds"] for run in (own, other))
+    with tables_of(folder):
+        one, two = (read_table(run.features)["cds"].astype(np.float64) for run in (own, other))
     theirs = load_sae(other.sae)
     change = f"{folder.name}: {_difference(own, other)}"
     if not np.array_equal(theirs.w_dec.numpy(), context.sae.w_dec.cpu().numpy()):
@@ -100,6 +102,11 @@ def _against(context: Context, folder: Path) -> Agreement:
             raise ArtifactError(
                 f"stability.against: {folder} has an SAE of width {theirs.width}, this run of "
                 f"{context.sae.width}: their features cannot be matched"
+            )
+        if len(two) != theirs.n_features:
+            raise ArtifactError(
+                f"stability.against: {folder} has {len(two)} features in its table, and "
+                f"{theirs.n_features} in its SAE; run `vitscope run` on its study again"
             )
         matches = match_features(context.sae.w_dec.cpu(), theirs.w_dec)
         share = len(matches.one) / context.sae.n_features

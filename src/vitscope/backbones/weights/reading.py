@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vitscope.backbones.weights.inflated import InflatedError, is_expanded, require_modest
 from vitscope.backbones.weights.shards import weight_files
 from vitscope.backbones.weights.torchscript import is_torchscript, read_torchscript
 from vitscope.errors import BackboneError
@@ -71,6 +72,7 @@ def _read_file(file: Path) -> dict[str, Tensor]:
             raise BackboneError(f"{file} is a Git LFS pointer, not weights; run `git lfs pull`")
         if file.suffix == ".safetensors" or start[SAFETENSORS_HEADER:].startswith(b"{"):
             return load_file(file)
+        require_modest(file, file.stat().st_size)
         if is_torchscript(file):
             return read_torchscript(file)
         # mapped where the format allows: the file is not in memory a second time
@@ -97,6 +99,8 @@ def _unopened(file: Path, error: Exception) -> BackboneError:
             f"{file} holds a pickled {refused[1]} beside its tensors and was not opened, as that "
             "could run code; save the state dict alone, best as safetensors"
         )
+    if isinstance(error, InflatedError):
+        return BackboneError(f"{file} was not opened: {error}")
     return BackboneError(
         f"{file} cannot be read as weights: it is damaged or truncated, or neither safetensors, "
         "a PyTorch state dict nor TorchScript"
@@ -122,6 +126,11 @@ def _widened(value: Tensor, name: str, path: Path) -> Tensor:
     if value.is_meta or (value.is_floating_point() and value.dtype not in FLOATS):
         raise BackboneError(
             f"{path}: {name} is {value.dtype} or without values; give weights of 16 bits or more"
+        )
+    if value.layout != torch.strided or is_expanded(value):
+        raise BackboneError(
+            f"{path}: {name} is sparse, or repeats few values to a shape of {list(value.shape)}; "
+            "save it dense"
         )
     return value.float() if value.is_floating_point() else value
 

@@ -74,7 +74,7 @@ def _shards(index: Path) -> dict[Path, frozenset[str] | None]:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted({str(shard) for shard in places.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BackboneError(f"{index} is not an index of shards (a JSON 'weight_map')") from None
     if not shards:
         raise BackboneError(f"{index} lists no shards")

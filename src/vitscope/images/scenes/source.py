@@ -18,7 +18,12 @@ from vitscope.images.sources import ImageRef
 
 SCHEME = "scenes:"
 DEFAULT_SIDE = 112
+MOST_SCENES, MOST_SEED, MOST_SIDE = 10_000_000, 2**63 - 1, 4096
+"""More scenes than ImageNet-21k has images, and larger ones than any backbone reads, are typing
+mistakes that would take days and all memory."""
+
 _OPTIONS = {"seed": 0, "side": DEFAULT_SIDE}
+_MOST_DIGITS = 30
 _EXPECTED = "write scenes:N, or scenes:N?seed=S&side=PIXELS"
 
 
@@ -39,9 +44,13 @@ class SceneSet:
     def __init__(
         self, n: int, *, seed: int = 0, side: int = DEFAULT_SIDE, limit: int | None = None
     ) -> None:
-        for name, value, least in (("n", n, 1), ("seed", seed, 0), ("side", side, 1)):
+        for name, value, least, most in (
+            ("n", n, 1, MOST_SCENES), ("seed", seed, 0, MOST_SEED), ("side", side, 1, MOST_SIDE)
+        ):  # fmt: skip
             if value < least:
                 raise ImageSetError(f"{SCHEME} {name} = {value}, but it must be {least} or more")
+            if value > most:
+                raise ImageSetError(f"{SCHEME} {name} = {value}, but it must be {most} or less")
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         self.root = Path(f"{SCHEME}{n}?seed={seed}&side={side}")
@@ -63,8 +72,8 @@ class SceneSet:
         for key, value in parse_qsl(found[2] or "", keep_blank_values=True):
             if key not in options or not value.isdecimal():
                 raise ImageSetError(f"'{path}': '{key}={value}' is not understood; {_EXPECTED}")
-            options[key] = int(value)
-        return cls(int(found[1]), **options, limit=limit)
+            options[key] = _number(value)
+        return cls(_number(found[1]), **options, limit=limit)
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -80,6 +89,11 @@ class SceneSet:
         """Hash of every id and of the renderer's version."""
         lines = (f"{ref.id}\n".encode() for ref in self.refs)
         return bytes_checksum(f"renderer {RENDERER} {self.root}\n".encode(), *lines)
+
+
+def _number(digits: str) -> int:
+    """Return a number, or one that is too large for anything where it has too many digits."""
+    return int(digits[:_MOST_DIGITS])
 
 
 def is_scene_set(path: Path) -> bool:

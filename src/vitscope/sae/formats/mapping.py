@@ -1,6 +1,5 @@
 """Any other SAE: its state dict, and a small file that says which tensor is what."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from vitscope.sae.formats.record import imported_info
 from vitscope.sae.formats.source import Source, shapes_must_fit, weights_file
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.token_norm import LAYER_NORM_EPSILON, ConstantNorm, LayerNorm, TokenNorm
-from vitscope.settings import Settings
+from vitscope.settings import Settings, read_toml
 
 NAME = "mapping"
 
@@ -239,10 +238,8 @@ def _values(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return read_object(path)
     try:
-        with path.open("rb") as stream:
-            text = stream.read(MAX_TEXT_BYTES)
-        return tomllib.loads(text.decode())
+        return read_toml(path, most_bytes=MAX_TEXT_BYTES)
     except OSError as error:
         raise SaeError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SaeError(f"{path} is not a TOML file: {error}") from None
+    except ConfigError as error:
+        raise SaeError(str(error)) from None

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vitscope.backbones.weights.inflated import InflatedError, is_expanded, require_modest
 from vitscope.errors import SaeError
 
 MAX_TEXT_BYTES = 16 * 2**20
@@ -97,6 +98,8 @@ def _read_with_header(file: Path) -> Stored:
 
 def _load(file: Path | io.BytesIO, *, name: Path | None = None) -> Any:
     try:
+        size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+        require_modest(file, size)
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -111,6 +114,8 @@ def _unopened(file: object, error: Exception) -> SaeError:
             f"{file} holds a pickled {refused[1]} beside its tensors and was not opened, as that "
             "could run code; save its state dict alone with the library that made it"
         )
+    if isinstance(error, InflatedError):
+        return SaeError(f"{file} was not opened: {error}")
     return SaeError(
         f"{file} cannot be read as weights: it is damaged or truncated, or neither safetensors "
         "nor a PyTorch state dict"
@@ -138,8 +143,8 @@ def _widened(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
         raise SaeError(f"{file} holds no tensors")
     wide: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        if value.is_meta or value.layout != torch.strided:
-            raise SaeError(f"{file}: {name} is sparse or without values; save it dense")
+        if value.is_meta or value.layout != torch.strided or is_expanded(value):
+            raise SaeError(f"{file}: {name} is sparse, repeated or without values; save it dense")
         # a copy, in rows: safetensors maps the file, which may be written over while we use it
         dtype = torch.float32 if value.is_floating_point() else value.dtype
         wide[name] = value.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)

@@ -1,0 +1,144 @@
+"""Every reader of files from outside, with files that it reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import target_files as files
+from cases import folders
+
+from vitscope.activations.shard_source import ShardSource
+from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.artifacts.stage import read_stamp
+from vitscope.artifacts.tables import read_metadata, read_table
+from vitscope.backbones.reference.description import read_description
+from vitscope.backbones.transformers_source import find_source
+from vitscope.backbones.weights.reading import read_state
+from vitscope.images.ade20k import read_ade20k
+from vitscope.images.decode import PIL_PIXEL_LIMIT, check_bytes, decode_image, read_file
+from vitscope.images.imagenet import open_imagenet
+from vitscope.images.nyud import read_nyud_folder, read_nyud_mat
+from vitscope.images.sources import ImageFolder
+from vitscope.probes.cache import read_cache
+from vitscope.probes.prompts import load_prompts
+from vitscope.sae.formats.load import load_sae
+from vitscope.stages.beside import read_other_runs
+from vitscope.stages.explore import read_run
+from vitscope.study import load_study
+
+PATH = "path"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader under test.
+
+    Attributes:
+        make: writes valid files into a folder.
+        read: reads them; handed the folder and the file that was damaged.
+        suffixes: of the files to damage; empty for all.
+    """
+
+    make: Callable[[Path], object]
+    read: Callable[[Path, Path], object]
+    suffixes: tuple[str, ...] = ()
+
+
+def _image(folder: Path, file: Path) -> None:
+    decode_image(file, max_pixels=PIL_PIXEL_LIMIT)
+    check_bytes(read_file(file), max_pixels=PIL_PIXEL_LIMIT)
+
+
+def _images_named(folder: Path, file: Path) -> None:
+    ImageFolder(file).listing_digest  # noqa: B018
+
+
+def _weights(folder: Path, file: Path) -> None:
+    read_state(file.parent if file.parent.name == "sharded" else file)
+
+
+def _shards(folder: Path, file: Path) -> None:
+    source = ShardSource.open(folder / "activations", seed=0)
+    source.sample(4)
+    next(source.epoch_batches(0, 4), None)
+
+
+def _table(folder: Path, file: Path) -> None:
+    read_table(file)
+    read_metadata(file)
+
+
+def _cache(folder: Path, file: Path) -> None:
+    cache = read_cache(folder / "cache")
+    for name in cache.plan.arrays:
+        cache.array(name)[: len(cache)].sum()
+
+
+def _nyud_mat(folder: Path, file: Path) -> None:
+    found = read_nyud_mat(folder / "labeled.mat", folder / "splits.mat", "train")
+    for index in range(len(found)):
+        found.load(index)
+
+
+def _nyud_pairs(folder: Path, file: Path) -> None:
+    found = read_nyud_folder(folder, "train")
+    for index in range(min(4, len(found))):
+        found.load(index)
+
+
+def _ade20k(folder: Path, file: Path) -> None:
+    found = read_ade20k(folder, "validation")
+    for index in range(len(found)):
+        found.load(index)
+
+
+def _imagenet(folder: Path, file: Path) -> None:
+    for found in open_imagenet(folder):
+        found.load(0)
+
+
+def _run(folder: Path, file: Path) -> None:
+    read_run(folder / "run")
+
+
+def _other_run(folder: Path, file: Path) -> None:
+    read_other_runs((folder / "run",))
+    for stage in ("images", "partition"):
+        read_stamp(RunDirectory(folder / "run"), stage)
+
+
+def _sae(folder: Path, file: Path) -> None:
+    load_sae(folder)
+
+
+TARGETS: dict[str, Target] = {
+    "study TOML": Target(files.study_file, lambda _, file: load_study(file)),
+    "prompts TOML": Target(files.prompts_file, lambda _, file: load_prompts(file)),
+    "images": Target(files.picture_files, _image),
+    "image lists": Target(files.image_list, _images_named, (".txt",)),
+    "SAE of vitscope": Target(files.own_sae, _sae),
+    "SAE by mapping": Target(files.mapped_sae, _sae),
+    "SAE of saev": Target(files.saev_sae, _sae),
+    "SAE of ViT-Prisma": Target(files.prisma_sae, _sae),
+    **{
+        f"SAE of {case.parent.name}, {case.name}": Target(
+            partial(files.sae_fixture, f"{case.parent.name}/{case.name}"), _sae
+        )
+        for case in folders()
+    },
+    "weights": Target(files.weight_files, _weights),
+    "reference header": Target(files.reference_header, lambda _, file: read_description(file)),
+    "transformers folder": Target(
+        files.transformers_folder, lambda folder, _: find_source(str(folder), None, name="x")
+    ),
+    "shards and manifest": Target(files.extraction, _shards),
+    "probe features": Target(files.probe_cache, _cache, (".json",)),
+    "parquet table": Target(files.table_file, _table),
+    "NYUd .mat": Target(files.nyud_mat, _nyud_mat),
+    "NYUd pairs": Target(files.nyud_pairs, _nyud_pairs),
+    "ADE20K": Target(files.ade20k, _ade20k),
+    "ImageNet": Target(files.imagenet, _imagenet, (".mat", ".txt", ".JPEG")),
+    "run, explored": Target(files.finished_run, _run, (".json", ".parquet", ".toml")),
+    "run, beside": Target(files.finished_run, _other_run, (".json", ".parquet", ".toml")),
+}
