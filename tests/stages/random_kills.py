@@ -58,7 +58,8 @@ def kill_at_random(
     The first process is left alone, in ``alone`` beside ``out``, and counts the moments of every
     stage. Then ``by_clock`` processes are killed after a random time. Then each of ``stages`` is
     killed ``per_stage`` times, at a moment of it drawn uniformly; where less of it is left than
-    that, the kill comes in a later stage. The last process is left alone.
+    that, the kill comes in a later stage. A run that comes to its end all the same is left, and
+    the next process begins another beside it, ``OUT-1`` and so on. The last is left alone.
     """
     arguments = {
         "study": str(study), "out": str(out), "seed": seed, "stages": stages,
@@ -182,25 +183,30 @@ def _serve(scratch: Path, given: dict[str, Any]) -> list[Killed]:
         import_module(f"vitscope.{module}")
     use_small_chunks()
     draws, record = random.Random(given["seed"]), scratch / "killed.moment"
-    out = Path(given["out"])
+    folders = [Path(given["out"])]
 
     def run(
-        folder: Path, stage: str | None = None, after: int = 0, limit: float | None = None
-    ) -> Killed:
+        folder: Path | None = None, stage: str | None = None, after: int = 0,
+        limit: float | None = None,
+    ) -> Killed:  # fmt: skip
+        if ended and folder is None and ended[-1].code == 0 and len(ended) > 1:
+            folders.append(folders[0].with_name(f"{folders[0].name}-{len(folders)}"))
+        folder = folder or folders[-1]
         record.write_text(json.dumps({"stage": "before", "moment": "clock"}))
         moments = Moments(record, stage, after, torn=draws.random() < 0.5)
         return _run(["run", given["study"], "--out", str(folder)], scratch, moments, limit)
 
     started = time.monotonic()
-    ended = [run(out.with_name("alone"))]
+    ended: list[Killed] = []
+    ended.append(run(folders[0].with_name("alone")))
     seconds = time.monotonic() - started
     counts = json.loads(record.read_text()).get("counts", {})
     for _ in range(given["by_clock"]):
-        ended.append(run(out, limit=draws.uniform(0.0, seconds / 2)))
+        ended.append(run(limit=draws.uniform(0.0, seconds / 2)))
     for stage in given["stages"]:
         for _ in range(given["per_stage"]):
-            ended.append(run(out, stage, draws.randint(1, counts[stage])))
-    ended.append(run(out))
+            ended.append(run(None, stage, draws.randint(1, counts[stage])))
+    ended.append(run())
     return ended
 
 

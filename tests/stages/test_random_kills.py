@@ -41,11 +41,12 @@ def killed_run(
     assert (alone.code, last.code) == (0, 0), alone.err + last.err
     for process in killed:
         assert process.code in (0, -signal.SIGKILL), process.err
-    found = run_contents(RunDirectory(base / "run"))
     expected = run_contents(RunDirectory(base / "alone"))
-    assert found.keys() == expected.keys(), "no part, lock or temporary file is left over"
-    for name in expected:
-        assert found[name] == expected[name], name
+    for run in base.glob("run*"):
+        found = run_contents(RunDirectory(run))
+        assert found.keys() == expected.keys(), "no part, lock or temporary file is left over"
+        for name in expected:
+            assert found[name] == expected[name], name
     return [process for process in killed if process.code != 0]
 
 
@@ -63,7 +64,7 @@ def test_fifty_random_kills_change_nothing(pictures: Path, tmp_path: Path) -> No
     for name, study in (("small", small_study(pictures)), ("probes", probe_study())):
         stages = [stage.name for stage in chosen_stages(study)]
         (tmp_path / name).mkdir()
-        killed += killed_run(study, tmp_path / name, seed=5, stages=stages, per_stage=2, by_clock=5)
+        killed += killed_run(study, tmp_path / name, seed=5, stages=stages, per_stage=3, by_clock=5)
     hit = Counter(process.stage for process in killed)
     moments = Counter(process.moment for process in killed)
     print(f"{len(killed)} kills; by stage: {dict(hit)}; by moment: {dict(moments)}")  # noqa: T201

@@ -1,0 +1,124 @@
+"""What goes wrong in the middle of a study: images, activations, clocks, damaged files, workers."""
+
+import json
+import random
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from interrupted_runs import Job, run_jobs
+from run_contents import run_contents
+from small_study import copied, finished, pictures, small_study
+
+from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.artifacts.stage import read_stamp, run_stage
+from vitscope.backbones.backbone import BlockTokens
+from vitscope.backbones.planted.planted import PlantedBackbone
+from vitscope.errors import ArtifactError, BackboneError, ImageSetError
+from vitscope.images.generated import write_generated_images
+from vitscope.pipeline import Stage, run_study
+from vitscope.stages.context import StageOutcome
+from vitscope.study import dump_study
+
+__all__ = ["copied", "finished", "pictures"]
+
+YEAR_S = 365 * 24 * 3600.0
+
+
+def test_an_image_that_disappears_between_passes_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    write_generated_images(folder, 40, seed=0, side=128)
+    study = small_study(folder)
+    gone = sorted(folder.iterdir())[7]
+
+    def remove(stage: Stage, _: StageOutcome) -> None:
+        if stage.name == "outliers":
+            gone.unlink()
+
+    with pytest.raises(ImageSetError, match=rf"{gone.name} changed since it was verified \(file"):
+        run_study(study, tmp_path / "run", on_stage=remove)
+    run = RunDirectory(tmp_path / "run")
+    assert read_stamp(run, "outliers") is not None
+    assert read_stamp(run, "evaluate") is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("stage", ["outliers", "evaluate", "score"])
+def test_an_activation_that_is_no_number_is_named_by_image_and_layer(
+    copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch, stage: str, value: float
+) -> None:
+    honest = PlantedBackbone.tokens
+
+    def spoiled(backbone: PlantedBackbone, images: torch.Tensor) -> BlockTokens:
+        found = honest(backbone, images)
+        found.patch[0, 3, 5] = value
+        return found
+
+    copied.stamp(stage).unlink()
+    monkeypatch.setattr(PlantedBackbone, "tokens", spoiled)
+    with pytest.raises(BackboneError, match=r"^scene-\d+\.png: an activation of planted, block 1"):
+        run_study(small_study(pictures), copied.root)
+    assert read_stamp(copied, stage) is None
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    finished: RunDirectory, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = count()
+    honest = time.time
+
+    def jumping() -> float:
+        return honest() + YEAR_S * (10 if next(jumps) % 2 else -10)
+
+    monkeypatch.setattr(time, "time", jumping)
+    run_study(small_study(pictures), tmp_path / "run")
+    assert run_contents(RunDirectory(tmp_path / "run")) == run_contents(finished)
+
+
+def test_one_bit_of_any_output_is_noticed(copied: RunDirectory) -> None:
+    drawn = random.Random(4)
+    n_files = 0
+    for path in sorted(copied.stamp("").parent.glob("*.json")):
+        stamp = json.loads(path.read_text())
+
+        def is_standing(stage: str = path.stem, stamp: dict[str, dict[str, str]] = stamp) -> bool:
+            try:
+                return run_stage(
+                    copied, stage, settings=stamp["settings"], inputs=stamp["inputs"], body=None
+                )[1]
+            except ArtifactError:
+                return False
+
+        assert is_standing()
+        for name in stamp["outputs"]:
+            output = copied.root / name
+            whole = output.read_bytes()
+            damaged = bytearray(whole)
+            damaged[drawn.randrange(len(whole))] ^= 1 << drawn.randrange(8)
+            for content in (bytes(damaged), whole[: drawn.randrange(len(whole))]):
+                output.write_bytes(content)
+                assert not is_standing(), name
+            output.write_bytes(whole)
+            n_files += 1
+        assert is_standing()
+    assert n_files >= 20
+
+
+def test_the_same_study_in_another_process_with_more_workers_gives_the_same_bytes(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[dict[str, bytes]] = []
+    for workers, hash_seed in ((1, "1"), (3, "2")):
+        monkeypatch.setenv("PYTHONHASHSEED", hash_seed)  # sets are in another order
+        base = tmp_path / str(workers)
+        base.mkdir()
+        study = small_study(pictures, images={"workers": workers})
+        (base / "study.toml").write_text(dump_study(study))
+        command = ["run", str(base / "study.toml"), "--out", str(base / "run")]
+        ended = run_jobs(Job(command), scratch=base)[0]
+        assert ended.code == 0, ended.err
+        found.append(run_contents(RunDirectory(base / "run")))
+        del found[-1]["study.toml"]
+    assert found[0] == found[1]
