@@ -24,6 +24,9 @@ def explore(
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
     read_only: Annotated[bool, typer.Option("--read-only", help="γ cannot be saved.")] = False,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Execute a backbone that the study has as Python.")
+    ] = False,
 ) -> None:
     """Look at runs in the browser: features, images, removal; served on this machine alone."""
     from vitscope.errors import ConfigError
@@ -44,8 +47,8 @@ def explore(
     live = [
         LiveRun(
             read=partial(read_run, run.absolute()),
-            load=partial(load_models, run.absolute()),
-            save=None if read_only else partial(save_gamma, run.absolute()),
+            load=partial(load_models, run.absolute(), run_code=run_code),
+            save=None if read_only else partial(save_gamma, run.absolute(), run_code=run_code),
         )
         for run in runs
     ]

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from vitscope.artifacts.atomic import write_text
 from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.backbones.user_model import require_trust
 from vitscope.errors import RunLockedError
 from vitscope.pipeline import run_study
 from vitscope.study import load_study
 
 
-def save_gamma(folder: Path, gamma: float | None) -> None:
+def save_gamma(folder: Path, gamma: float | None, *, run_code: bool = False) -> None:
     """Make γ the partition of the run in ``folder``, as `vitscope partition` would.
 
     The stages after «partition» are then not up to date, and the next `vitscope run` redoes them.
@@ -17,15 +18,18 @@ def save_gamma(folder: Path, gamma: float | None) -> None:
     Args:
         folder: a run directory in which every stage before «partition» stands.
         gamma: γ by hand; None proposes it anew from the histogram.
+        run_code: whether a backbone that its study names as Python code is executed.
 
     Raises:
         RunLockedError: another process works in the run.
         ArtifactError: the run cannot be written, or an earlier stage is not up to date: nothing
             has changed then.
         ConfigError: γ is no number between 0 and 1.
+        BackboneError: the backbone is Python code that may not be executed.
     """
     run = RunDirectory(folder)
     study, before = load_study(run.study), run.study.read_text(encoding="utf-8")
+    require_trust(study.backbone.name, folder, run_code)
     scope = study.scope.parse(
         study.scope.model_dump(exclude={"gamma"}) | {"gamma": gamma}, source="scope"
     )

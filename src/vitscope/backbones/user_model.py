@@ -19,6 +19,19 @@ def is_user_model(name: str) -> bool:
     return bool(colon) and function.isidentifier() and not source.endswith(("/", "\\"))
 
 
+def require_trust(name: str, folder: Path, run_code: bool) -> None:
+    """Refuse to execute the code that a run names as its backbone, where it is only looked at.
+
+    Raises:
+        BackboneError: the backbone is Python code, and ``run_code`` does not allow it.
+    """
+    if is_user_model(name) and not run_code:
+        raise BackboneError(
+            f"the backbone of {folder} is Python code, {name}, and looking at a run does not "
+            "execute it; if you trust that code, explore with --run-code"
+        )
+
+
 def load_user_model(settings: BackboneSettings) -> Backbone:
     """Call the user's function with ``settings`` and return what it builds.
 

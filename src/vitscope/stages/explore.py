@@ -15,6 +15,7 @@ from vitscope.artifacts.stage import read_stamp
 from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.backbones.backbone import Site
 from vitscope.backbones.reference.loading import REFERENCES
+from vitscope.backbones.user_model import require_trust
 from vitscope.errors import ArtifactError, VitscopeError
 from vitscope.explorer.records import NOT_SCORED, Exemplars, Models, RunRecord, TextSide
 from vitscope.images.listing import list_images
@@ -82,14 +83,19 @@ def _record(folder: Path, run: RunDirectory, study: Study) -> RunRecord:
     )
 
 
-def load_models(folder: Path) -> Models:
+def load_models(folder: Path, *, run_code: bool = False) -> Models:
     """Load backbone, SAE and, where there is one, the text tower of a run.
+
+    Args:
+        folder: the run directory.
+        run_code: whether a backbone that its study names as Python code is executed.
 
     Raises:
         VitscopeError: backbone or SAE cannot be loaded; a text tower may be missing.
     """
     run = RunDirectory(folder)
     study = load_study(run.study)
+    require_trust(study.backbone.name, folder, run_code)
     context = Context(study, run)
     text, no_text = text_side(study, context.device)
     return Models(

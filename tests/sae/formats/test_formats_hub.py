@@ -101,7 +101,7 @@ def test_one_folder_is_fetched_and_its_commit_recorded(
     torch.testing.assert_close(sae.encode(theirs.x), theirs.codes, rtol=1e-5, atol=1e-5)
     assert sae.info["revision"] == COMMIT
     assert sae.info["source"] == "hf:someone/saes/layers.5@v1"
-    assert fake.asked == [("layers.5/sae.safetensors", "v1"), ("layers.5/cfg.json", "v1")]
+    assert fake.asked == [("layers.5/sae.safetensors", "v1"), ("layers.5/cfg.json", COMMIT)]
     load_sae("hf:someone/saes/layers.5@v1")  # from the cache now
     assert len(fake.asked) == 2
 

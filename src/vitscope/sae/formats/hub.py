@@ -83,15 +83,14 @@ def fetch_sae(text: str) -> Fetched:
         raise _unfetched(text, why_unreachable(error)) from None
     try:
         names = _files_of(address, text)
-        paths = [
-            Path(huggingface_hub.hf_hub_download(address.repo, name, revision=address.revision))
-            for name in names
-        ]
+        first = Path(
+            huggingface_hub.hf_hub_download(address.repo, names[0], revision=address.revision)
+        )
+        root = first.parents[len(PurePosixPath(names[0]).parts) - 1]
+        for name in names[1:]:  # of that very commit: a branch may move meanwhile
+            huggingface_hub.hf_hub_download(address.repo, name, revision=root.name)
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise _unfetched(text, _first_line(error)) from None
-    root = paths[0]
-    for _ in PurePosixPath(names[0]).parts:
-        root = root.parent
     return Fetched(root / address.inside, root.name)
 
 
