@@ -69,6 +69,9 @@ def test_shards_are_all_of_the_weights(tmp_path: Path) -> None:
     assert load(shards).site.weights not in {before, expected.site.weights}
     (shards / names[1]).unlink()
     refused(f"lacks {names[1]} of model.safetensors.index.json", shards)
+    too_long = "x" * 5000  # no file system would answer whether that is a file
+    change_json(shards / "model.safetensors.index.json", weight_map={"w": too_long}, metadata={})
+    refused("lacks xxx", shards)
 
 
 def test_a_pickled_state_dict(vision: Path) -> None:

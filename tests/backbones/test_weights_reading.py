@@ -104,6 +104,11 @@ class TestShards:
             "shards"
         )
 
+    def test_a_shard_of_an_impossible_name_is_named(self, tmp_path: Path) -> None:
+        index = self.write(tmp_path)
+        index.write_text(json.dumps({"weight_map": {"w": "x" * 5000}}))
+        assert refused(tmp_path).startswith(f"{index} lists xxx")
+
     def test_a_shard_without_what_its_index_promises_is_refused(self, tmp_path: Path) -> None:
         self.write(tmp_path)
         shard = tmp_path / "model-00002-of-00004.safetensors"

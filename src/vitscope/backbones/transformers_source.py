@@ -94,11 +94,12 @@ def weight_files(folder: Path) -> list[Path]:
             # an index names files beside it, never files elsewhere
             if any(not isinstance(name, str) or Path(name).name != name for name in places):
                 raise BackboneError(f"{folder / index} names what is no file beside it")
-            files = [folder / shard for shard in sorted(set(places))]
-            lacking = [file.name for file in files if not file.is_file()]
-            if lacking or not files:
+            names = sorted(set(places))
+            # looked up in the list of what is there: a name may be too long to be asked for
+            lacking = sorted(set(names) - {file.name for file in folder.iterdir()})
+            if lacking or not names:
                 raise BackboneError(f"{folder} lacks {', '.join(lacking) or 'weights'} of {index}")
-            return files
+            return [folder / name for name in names]
     raise BackboneError(f"{folder} holds neither {SAFETENSORS[0]} nor {PICKLES[0]}")
 
 

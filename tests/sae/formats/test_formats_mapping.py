@@ -112,6 +112,7 @@ def test_what_it_says_of_model_and_hook_is_kept(tmp_path: Path) -> None:
         ({}, {"activation": "threshold"}, "needs threshold, or tensors.threshold"),
         ({}, {"threshold": -1.0}, "greater than or equal to 0"),
         ({}, {"weights": "../x.safetensors"}, "names files beside it"),
+        ({}, {"weights": "x" * 5000}, "which is not beside it"),
         ({"input_mean": "mean"}, {"token_norm": "layer_norm"}, "normalises tokens"),
         ({"b_gate": "b_dec", "r_mag": "r_mag"}, {}, r"b_gate has shape \[8\]"),
     ],

@@ -78,9 +78,10 @@ def _shards(index: Path) -> dict[Path, frozenset[str] | None]:
         raise BackboneError(f"{index} is not an index of shards (a JSON 'weight_map')") from None
     if not shards:
         raise BackboneError(f"{index} lists no shards")
+    # looked up in the list of what is there: a name may be too long, or a path to elsewhere
+    beside = {file.name for file in index.parent.iterdir()}
     for shard in shards:
-        # an index names files beside it, never files elsewhere
-        if Path(shard).name != shard or not (index.parent / shard).is_file():
+        if shard not in beside:
             raise BackboneError(f"{index} lists {shard}, which is not beside it; fetch all shards")
     return {
         index.parent / shard: frozenset(key for key, place in places.items() if place == shard)

@@ -227,6 +227,8 @@ def _beside(path: Path, file: Path | None) -> Source:
         return _only(weights_file(path.parent))
     if file.name != str(file):
         raise SaeError(f"{path} names {file}; a mapping names files beside it, by name alone")
+    if file.name not in {one.name for one in path.parent.iterdir()}:
+        raise SaeError(f"{path} names {file}, which is not beside it")
     return _only(path.parent / file)
 
 
