@@ -13,7 +13,7 @@ from targets import TARGETS, Target
 
 from vitscope.errors import VitscopeError
 
-FEW = 15
+FEW = 6
 MANY = int(os.environ.get("FUZZ_INPUTS", "1500"))
 """Inputs per reader in `make test`, and in `make soak` where FUZZ_INPUTS says nothing else."""
 

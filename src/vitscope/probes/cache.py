@@ -159,7 +159,8 @@ def read_cache(folder: Path) -> FeatureCache:
         plan = CachePlan(int(record["n_images"]), arrays)
         is_whole = len(record["checksums"]) == math.ceil(plan.n_images / record["chunk"])
         found = FeatureCache(folder, plan, str(record["fingerprint"]))
-        _require_files(found)
+        if is_whole:
+            _require_files(found)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
         raise ArtifactError(f"{folder / RECORD} is no record of features: {error}") from None
     if not is_whole:
@@ -171,7 +172,7 @@ def read_cache(folder: Path) -> FeatureCache:
 
 def _require_files(cache: FeatureCache) -> None:
     for name, array in cache.plan.arrays.items():
-        if not name.isidentifier() or array.bytes_per_image < 1:
+        if Path(name).name != name or array.bytes_per_image < 1:  # a file here, none elsewhere
             raise ValueError(f"no array is called {name!r}, or it has no size")
         if _file(cache.folder, name).stat().st_size != len(cache) * array.bytes_per_image:
             raise ValueError(f"{name}.bin has another size")
