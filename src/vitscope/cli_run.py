@@ -36,9 +36,7 @@ def run_and_tell(
     source: Path | None = None,
 ) -> None:
     """Run stages of a study and print what came out; ``source`` is its file, never overwritten."""
-    out = out or default_out(study)
-    if source is not None and (out / "study.toml").resolve() == source.resolve():
-        raise ConfigError(f"--out {out} would overwrite {source}; choose another run directory")
+    out = run_folder(study, out, source)
     outcomes = run_stages(study, out, only)
     if not speaks():
         return
@@ -76,6 +74,14 @@ def launched_by_torchrun() -> bool:
     from vitscope.distributed import is_launched
 
     return is_launched()
+
+
+def run_folder(study: "Study", out: Path | None, source: Path | None) -> Path:
+    """Return the run directory, ``out`` or the default, where ``source`` is not overwritten."""
+    out = out or default_out(study)
+    if source is not None and (out / "study.toml").resolve() == source.resolve():
+        raise ConfigError(f"--out {out} would overwrite {source}; choose another run directory")
+    return out
 
 
 def default_out(study: "Study") -> Path:

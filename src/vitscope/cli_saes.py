@@ -11,14 +11,13 @@ from vitscope.cli_run import (
     Json,
     Out,
     StudyPath,
-    default_out,
     load,
     print_json,
     run_and_tell,
+    run_folder,
     speaks,
 )
 from vitscope.console import print_lines, print_push, print_stage_name, results
-from vitscope.errors import ConfigError
 from vitscope.stages.purposes import PURPOSES
 
 saes = typer.Typer()
@@ -46,9 +45,7 @@ def train(
         return
     from vitscope.stages.sweep import sweep_lines, sweep_study
 
-    folder = out or default_out(asked)
-    if (folder / "study.toml").resolve() == study.resolve():
-        raise ConfigError(f"--out {folder} would overwrite {study}; choose another run directory")
+    folder = run_folder(asked, out, study)
     on_stage = print_stage_name if speaks() else None
     rows = sweep_study(asked, folder.absolute(), on_stage=on_stage)
     if not speaks():

@@ -1,14 +1,10 @@
 """The whole pipeline on one screen: every stage, in order."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitscope.artifacts.atomic import write_text
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
-from vitscope.distributed import current_ranks
 from vitscope.errors import ConfigError
 from vitscope.stages.awcds import run_awcds
 from vitscope.stages.context import Context, StageOutcome
@@ -16,6 +12,7 @@ from vitscope.stages.evaluate import run_evaluate
 from vitscope.stages.extract import run_extract
 from vitscope.stages.images import run_images
 from vitscope.stages.instability import run_instability
+from vitscope.stages.joined import held_run
 from vitscope.stages.outliers import run_outliers
 from vitscope.stages.partition import run_partition
 from vitscope.stages.probe import open_tasks, probes_are_set, run_probe
@@ -24,7 +21,7 @@ from vitscope.stages.score import run_score
 from vitscope.stages.stability import run_stability
 from vitscope.stages.train import run_train
 from vitscope.stages.zeroshot import open_zero_shot_of, run_zeroshot, zero_shot_is_set
-from vitscope.study import Study, dump_study
+from vitscope.study import Study
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,8 @@ def run_study(
     Raises:
         VitscopeError: naming what was wrong; what had finished stays finished.
     """
-    run, ranks = RunDirectory(out), current_ranks()
     outcomes: dict[str, StageOutcome] = {}
-    with run.locked() if ranks.rank == 0 else nullcontext():
-        if ranks.rank == 0:
-            write_text(run.study, dump_study(study))
-        ranks.tell("the run directory is ours")  # rank 0 holds it for all
+    with held_run(out, study) as run:
         context = Context(study, run, None if only is None else frozenset(only))
         stages = chosen_stages(study, only)
         for stage in stages:

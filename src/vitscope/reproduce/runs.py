@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -251,10 +251,10 @@ def _of_model(model: str, targets: Sequence[Target], request: Request) -> list[P
 
 
 def _study(model: str, targets: Sequence[Target], request: Request, base: Path) -> Study:
-    make: Callable[[], Study] = lambda: paper_study(model, targets, request.sources)  # noqa: E731
     if is_scenes_model(model):
-        make = lambda: scenes_study(model, targets, request.sources, request.size)  # noqa: E731
-    study = make()
+        study = scenes_study(model, targets, request.sources, request.size)
+    else:
+        study = paper_study(model, targets, request.sources)
     if model == PLANTED and study.sae.path is None:
         study = study.model_copy(update={"sae": SaeSettings(path=_oracle(base))})
     return resolve_paths(assume(study, request.readings), Path.cwd())

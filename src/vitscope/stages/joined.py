@@ -5,13 +5,34 @@ Rank 0 alone looks at the run directory and writes there. To the others it says 
 """
 
 import json
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from pathlib import Path
 
+from vitscope.artifacts.atomic import write_text
+from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import StageBody, StageOutput, Stamp
 from vitscope.distributed import ShareDone, current_ranks
+from vitscope.study import Study, dump_study
 
 WORK, END = "work", "end"
+
+
+@contextmanager
+def held_run(out: Path, study: Study) -> Generator[RunDirectory]:
+    """Hold a run directory for the whole job, with its study written: rank 0 does both.
+
+    Raises:
+        RunLockedError: another job holds it.
+        ArtifactError: the directory cannot be created or written.
+    """
+    run, ranks = RunDirectory(out), current_ranks()
+    with run.locked() if ranks.rank == 0 else nullcontext():
+        if ranks.rank == 0:
+            write_text(run.study, dump_study(study))
+        ranks.tell("the run directory is ours")  # the others wait until it is
+        yield run
 
 
 def announced(body: StageBody) -> StageBody:

@@ -2,15 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitscope.artifacts.atomic import read_json, write_json, write_text
-from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.artifacts.atomic import read_json, write_json
 from vitscope.artifacts.stage import StageOutput
-from vitscope.distributed import current_ranks, rank_0_goes_on
+from vitscope.distributed import rank_0_goes_on
 from vitscope.errors import ConfigError
 from vitscope.sae.learner import Keeping
 from vitscope.sae.plan import NOT_IN_KEY
@@ -21,8 +19,9 @@ from vitscope.sae.training import TrainedSae, TrainingJob, train_saes
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.extract import run_extract
 from vitscope.stages.images import run_images
+from vitscope.stages.joined import held_run
 from vitscope.stages.tokens import token_source
-from vitscope.study import Study, dump_study
+from vitscope.study import Study
 
 SHORT = {"seed": "seed", "k": "k", "expansion": "x", "learning_rate": "lr", "method": ""}
 """How a sweep's settings are written in the names of its SAEs."""
@@ -135,11 +134,7 @@ def sweep_study(
         on_stage: called with the name of a stage and how it ended.
     """
     sweep_points(study.sae, study.seed)  # refused before an image is looked at
-    run, ranks = RunDirectory(out), current_ranks()
-    with run.locked() if ranks.rank == 0 else nullcontext():
-        if ranks.rank == 0:
-            write_text(run.study, dump_study(study))
-        ranks.tell("the run directory is ours")
+    with held_run(out, study) as run:
         context = Context(study, run, frozenset({"images", "extract", "sweep"}))
         for name, stage in (("images", run_images), ("extract", run_extract), ("sweep", run_sweep)):
             outcome = stage(context)
