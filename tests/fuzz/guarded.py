@@ -1,4 +1,4 @@
-"""A reader on a leash: bounded memory, and nothing written, started or connected to."""
+"""A reader on a leash: bounded memory, nothing written or connected to, one program started."""
 
 import os
 import resource
@@ -7,6 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from vitscope.images.matlab import command
 
 MOST_MEMORY = 2 << 30
 """Bytes that a reader may take beyond what the process has: the files are of some kilobytes."""
@@ -34,13 +36,20 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     is_writing = (
         event == "open"
+        and not isinstance(arguments[0], int)  # a descriptor: what it stands for was seen opened
         and isinstance(arguments[2], int)
         and arguments[2] & _WRITES
         and str(arguments[0]) != os.devnull
         and not str(arguments[0]).endswith((".pyc", *_numba_files()))
     )
-    if event in FORBIDDEN or is_writing:
+    if (event in FORBIDDEN and not _is_matlab_child(event, arguments)) or is_writing:
         _seen.append(f"{event} {arguments!r:.200}")
+
+
+def _is_matlab_child(event: str, arguments: tuple[Any, ...]) -> bool:
+    """The one program that a reader starts: Python with that one module, to which bytes are fed."""
+    start = command(())
+    return event == "subprocess.Popen" and list(arguments[1])[: len(start)] == start
 
 
 def _numba_files() -> tuple[str, ...]:

@@ -38,13 +38,11 @@ class Target:
         make: writes valid files into a folder.
         read: reads them; handed the folder and the file that was damaged.
         suffixes: of the files to damage; empty for all.
-        spared: names of files that are not damaged: SciPy's reader of MATLAB 5 can be crashed.
     """
 
     make: Callable[[Path], object]
     read: Callable[[Path, Path], object]
     suffixes: tuple[str, ...] = ()
-    spared: tuple[str, ...] = ()
 
 
 def _image(folder: Path, file: Path) -> None:
@@ -137,10 +135,10 @@ TARGETS: dict[str, Target] = {
     "shards and manifest": Target(files.extraction, _shards),
     "probe features": Target(files.probe_cache, _cache, (".json",)),
     "parquet table": Target(files.table_file, _table),
-    "NYUd .mat": Target(files.nyud_mat, _nyud_mat, spared=("splits.mat",)),
+    "NYUd .mat": Target(files.nyud_mat, _nyud_mat),
     "NYUd pairs": Target(files.nyud_pairs, _nyud_pairs),
     "ADE20K": Target(files.ade20k, _ade20k),
-    "ImageNet": Target(files.imagenet, _imagenet, (".txt", ".JPEG")),
+    "ImageNet": Target(files.imagenet, _imagenet),
     "run, explored": Target(files.finished_run, _run, (".json", ".parquet", ".toml")),
     "run, beside": Target(files.finished_run, _other_run, (".json", ".parquet", ".toml")),
 }

@@ -34,7 +34,6 @@ def try_many(target: Target, folder: Path, n: int, *, derandomize: bool) -> None
     """Damage one file at a time and read."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     paths = [p for p in paths if not target.suffixes or p.suffix in target.suffixes]
-    paths = [p for p in paths if p.name not in target.spared]
     valid = {path: path.read_bytes() for path in paths}
     for path in paths:  # as they are, they are read
         target.read(folder, path)

@@ -89,14 +89,20 @@ def test_without_h5py_the_command_that_installs_it_is_given(
 
 def test_splits_that_are_none_are_refused(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "other.mat", {"trainNdxs": np.array([1])})
-    with pytest.raises(ImageSetError, match="lacks trainNdxs or testNdxs"):
+    with pytest.raises(ImageSetError, match="it lacks testNdxs"):
         nyud._split_rows(tmp_path / "other.mat", "train")
     both = {"trainNdxs": np.array([1, 2]), "testNdxs": np.array([2, 3])}
     scipy.io.savemat(tmp_path / "other.mat", both)
     with pytest.raises(ImageSetError, match="overlap"):
         nyud._split_rows(tmp_path / "other.mat", "train")
-    with pytest.raises(ImageSetError, match="cannot read the split"):
+    with pytest.raises(ImageSetError, match=r"read the split of NYUd.*: there is no such file"):
         nyud._split_rows(tmp_path / "none.mat", "train")
+    for odd in (1.5, np.nan, np.inf, "one"):
+        scipy.io.savemat(tmp_path / "odd.mat", {"trainNdxs": [odd], "testNdxs": [3]})
+        with pytest.raises(ImageSetError, match="no lists of whole numbers"):
+            nyud._split_rows(tmp_path / "odd.mat", "train")
+    scipy.io.savemat(tmp_path / "doubles.mat", {"trainNdxs": [1.0, 4.0], "testNdxs": [3.0]})
+    assert nyud._split_rows(tmp_path / "doubles.mat", "train").tolist() == [1, 4]
 
 
 STORED = {

@@ -1,12 +1,12 @@
 """What the numbered classes of ImageNet-1K are: a WordNet id for each, in their own order."""
 
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-import scipy.io
 
 from vitscope.errors import ImageSetError
+from vitscope.images.matlab import read_matlab
+
+META = ("synsets.ILSVRC2012_ID", "synsets.WNID", "synsets.num_children")
+"""What is read of ``meta.mat``: every class of the tree, of which the leaves are pictured."""
 
 
 def read_synset_order(path: Path) -> tuple[str, ...]:
@@ -36,15 +36,15 @@ def read_lines(path: Path) -> list[str]:
 
 
 def _meta_order(path: Path) -> tuple[str, ...]:
+    numbers, wnids, children = read_matlab(path, META, "ImageNet's classes (meta.mat)")
     try:
-        rows = cast(Any, scipy.io.loadmat(path, squeeze_me=True))["synsets"]
-        pairs = [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in np.atleast_1d(rows)]
-        leaves = [int(row["num_children"]) == 0 for row in np.atleast_1d(rows)]
-    except Exception as error:  # scipy raises nearly anything on a file that is not one
+        pairs = [(int(n), str(wnid)) for n, wnid in zip(numbers, wnids, strict=True)]
+        leaves = [int(n) == 0 for n in children]
+        order = sorted(pair for pair, leaf in zip(pairs, leaves, strict=True) if leaf)
+    except (ValueError, OverflowError) as error:
         raise ImageSetError(
-            f"{path} is not the meta.mat of the ILSVRC2012 development kit: {error!r}"
+            f"{path} is not the meta.mat of the ILSVRC2012 development kit: {error}"
         ) from None
-    order = sorted(pair for pair, leaf in zip(pairs, leaves, strict=True) if leaf)
     if [number for number, _ in order] != list(range(1, len(order) + 1)):
         raise ImageSetError(f"{path}: its classes are not numbered 1 to {len(order)}")
     return tuple(wnid for _, wnid in order)

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
 
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import PIL_PIXEL_LIMIT
 from vitscope.images.imagenet import decode_labelled, listing_checksum
+from vitscope.images.matlab import read_matlab
 from vitscope.images.order import natural_key
 from vitscope.images.raw import opened_raw
 
@@ -187,23 +187,18 @@ class _Archive:
 
 
 def _split_rows(path: Path, split: NyuSplit) -> NDArray[np.int64]:
-    try:
-        table = cast(dict[str, Any], scipy.io.loadmat(path))
-    except Exception as error:  # scipy raises nearly anything on a file that is not one
-        raise ImageSetError(
-            f"cannot read the split of NYUd from {path}: {error}; it is the splits.mat of the "
-            "data set's page, with trainNdxs and testNdxs"
-        ) from None
-    columns = [table.get(name) for name in ("trainNdxs", "testNdxs")]
-    if columns[0] is None or columns[1] is None:
-        raise ImageSetError(f"{path} lacks trainNdxs or testNdxs; it is not NYUd's splits.mat")
-    try:
-        train, test = (np.asarray(column).astype(np.int64).ravel() for column in columns)
-    except (TypeError, ValueError):
-        raise ImageSetError(f"{path}: trainNdxs and testNdxs are no lists of numbers") from None
+    columns = read_matlab(path, ("trainNdxs", "testNdxs"), "the split of NYUd (splits.mat)")
+    if not all(_is_row(value) for column in columns for value in column):
+        raise ImageSetError(f"{path}: trainNdxs and testNdxs are no lists of whole numbers")
+    train, test = (np.array([int(value) for value in column], np.int64) for column in columns)
     if np.intersect1d(train, test).size or not train.size or not test.size:
         raise ImageSetError(f"{path}: its training and test pictures overlap, or one set is empty")
     return train if split == "train" else test
+
+
+def _is_row(value: float | str) -> bool:
+    # MATLAB has no whole numbers unless asked: 3 may be stored as 3.0
+    return not isinstance(value, str) and float(value).is_integer() and abs(value) < 2**31
 
 
 def _pairs(root: Path, split: NyuSplit) -> list[tuple[Path, Path]]:
