@@ -13,14 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from vitscope.cli_explore import explore
+from vitscope.cli_explore import looking
 from vitscope.cli_probes import probes
 from vitscope.cli_reproduce import reproduction
 from vitscope.cli_run import (
     Json,
     Out,
     StudyPath,
-    draw_and_tell,
     launched_by_torchrun,
     load,
     print_json,
@@ -159,19 +158,6 @@ def selfcheck(
 
 
 @app.command()
-def figures(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder; default figures/ in the first.", show_default=False),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Draw the first run's figures as PDF, SVG and PNG; with more runs, some beside one another."""
-    draw_and_tell(runs, out, json_)
-
-
-@app.command()
 def models(json_: Json = False) -> None:
     """List the backbones that have a name; any other timm vision transformer has its timm name."""
     from vitscope.backbones.zoo import ZOO, list_zoo
@@ -225,7 +211,7 @@ def instability(
         print_to_keep(study, changed)
 
 
-app.command()(explore)
+app.add_typer(looking)
 app.add_typer(saes)
 app.add_typer(probes)
 app.add_typer(reproduction)

@@ -1,4 +1,4 @@
-"""The verb that serves the explorer."""
+"""The verbs that look at finished runs, which may be a stranger's: figures, and the explorer."""
 
 import webbrowser
 from functools import partial
@@ -7,15 +7,45 @@ from typing import Annotated
 
 import typer
 
-from vitscope.console import print_address
+from vitscope.cli_run import Json, print_json
+from vitscope.console import print_address, print_figures
 
-Runs = Annotated[
-    list[Path], typer.Argument(help="A run directory, or two to compare.", show_default=False)
+looking = typer.Typer()
+
+RunCode = Annotated[
+    bool, typer.Option("--run-code", help="Execute a backbone that a study has as Python.")
 ]
 
 
+@looking.command()
+def figures(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder; default figures/ in the first.", show_default=False),
+    ] = None,
+    run_code: RunCode = False,
+    json_: Json = False,
+) -> None:
+    """Draw the first run's figures as PDF, SVG and PNG; with more runs, some beside one another."""
+    from vitscope.stages.figures import write_figures
+
+    outcomes = write_figures(runs, out, run_code=run_code)
+    if json_:
+        rows = {
+            one.name: {"files": [str(path) for path in one.files], "reason": one.reason}
+            for one in outcomes
+        }
+        print_json({"figures": rows})
+    else:
+        print_figures(outcomes)
+
+
+@looking.command()
 def explore(
-    runs: Runs,
+    runs: Annotated[
+        list[Path], typer.Argument(help="A run directory, or two to compare.", show_default=False)
+    ],
     port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = 8765,
     host: Annotated[str, typer.Option(help="Address to bind; loopback unless …")] = "127.0.0.1",
     allow_host: Annotated[
@@ -24,9 +54,7 @@ def explore(
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
     read_only: Annotated[bool, typer.Option("--read-only", help="γ cannot be saved.")] = False,
-    run_code: Annotated[
-        bool, typer.Option("--run-code", help="Execute a backbone that the study has as Python.")
-    ] = False,
+    run_code: RunCode = False,
 ) -> None:
     """Look at runs in the browser: features, images, removal; served on this machine alone."""
     from vitscope.errors import ConfigError

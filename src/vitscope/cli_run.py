@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitscope.console import print_figures, print_run, print_stage
+from vitscope.console import print_run, print_stage
 from vitscope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,21 +89,6 @@ def default_out(study: "Study") -> Path:
     from vitscope.study import folder_name
 
     return Path("runs") / folder_name(study)
-
-
-def draw_and_tell(runs: list[Path], out: Path | None, json_: bool) -> None:
-    """Write the figures of runs and print which were written, and why others were not."""
-    from vitscope.stages.figures import write_figures
-
-    outcomes = write_figures(runs, out)
-    if json_:
-        rows = {
-            one.name: {"files": [str(path) for path in one.files], "reason": one.reason}
-            for one in outcomes
-        }
-        print_json({"figures": rows})
-    else:
-        print_figures(outcomes)
 
 
 def print_json(value: Any) -> None:

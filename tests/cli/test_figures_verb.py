@@ -21,8 +21,8 @@ DRAWN = (
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     calls: list[object] = []
 
-    def write(runs: list[Path], out: Path | None) -> tuple[FigureOutcome, ...]:
-        calls.append((runs, out))
+    def write(runs: list[Path], out: Path | None, *, run_code: bool) -> tuple[FigureOutcome, ...]:
+        calls.append((runs, out, run_code))
         return DRAWN
 
     monkeypatch.setattr(figures, "write_figures", write)
@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_each_figure_is_told_with_its_reason(vitscope: CommandLine, asked: list[object]) -> None:
     ended = vitscope("figures", "one", "two", "--out", "out")
     assert (ended.code, ended.err) == (0, "")
-    assert asked == [([Path("one"), Path("two")], Path("out"))]
+    assert asked == [([Path("one"), Path("two")], Path("out"), False)]
     first, second = ended.out.splitlines()[:2]
     assert first.startswith("✓") and "CDS histogram" in first
     assert second.startswith("·") and "one shift [only]: `vitscope instability`" in second
@@ -40,8 +40,8 @@ def test_each_figure_is_told_with_its_reason(vitscope: CommandLine, asked: list[
 
 
 def test_json_has_files_and_reasons(vitscope: CommandLine, asked: list[object]) -> None:
-    ended = vitscope("figures", "one", "--json")
-    assert asked == [([Path("one")], None)]
+    ended = vitscope("figures", "one", "--json", "--run-code")
+    assert asked == [([Path("one")], None, True)]
     assert json.loads(ended.out) == {
         "figures": {
             "cds": {"files": ["out/cds.pdf", "out/cds.png"], "reason": ""},

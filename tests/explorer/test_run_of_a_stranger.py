@@ -1,11 +1,8 @@
 """A run that came from elsewhere: looking at it executes nothing that it names."""
 
-import tomllib
-from pathlib import Path
-
 import pytest
-import tomli_w
 from explored_run import copied_run, explored
+from stranger import hostile
 
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.errors import BackboneError
@@ -13,24 +10,6 @@ from vitscope.saved_gamma import save_gamma
 from vitscope.stages.explore import load_models, read_run
 
 __all__ = ["copied_run", "explored"]
-
-CODE = """from pathlib import Path
-
-Path(__file__).with_name("ran").touch()
-
-
-def build(settings):
-    raise ValueError("asked")
-"""
-
-
-def hostile(run: RunDirectory) -> Path:
-    """The run, whose study now names a file of its own folder as the backbone; the mark it sets."""
-    study = tomllib.loads(run.study.read_text())
-    study["backbone"]["name"] = "stranger.py:build"
-    run.study.write_text(tomli_w.dumps(study))
-    (run.root / "stranger.py").write_text(CODE)
-    return run.root / "ran"
 
 
 def test_code_that_a_run_names_is_executed_only_on_request(copied_run: RunDirectory) -> None:

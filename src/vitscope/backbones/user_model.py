@@ -28,7 +28,7 @@ def require_trust(name: str, folder: Path, run_code: bool) -> None:
     if is_user_model(name) and not run_code:
         raise BackboneError(
             f"the backbone of {folder} is Python code, {name}, and looking at a run does not "
-            "execute it; if you trust that code, explore with --run-code"
+            "execute it; if you trust that code, give --run-code"
         )
 
 

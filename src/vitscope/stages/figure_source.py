@@ -9,6 +9,7 @@ from vitscope.artifacts.foreign import tables_of
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
 from vitscope.artifacts.tables import read_table
+from vitscope.backbones.user_model import require_trust
 from vitscope.errors import VitscopeError
 from vitscope.images.sources import ImageRef
 from vitscope.report.beside import RunFigures
@@ -40,10 +41,12 @@ class FigureSource:
     Attributes:
         context: the study and its run directory.
         per_group: features of each gallery.
+        run_code: whether a backbone that the study names as Python code is executed.
     """
 
     context: Context
     per_group: int
+    run_code: bool = False
 
     @property
     def run(self) -> RunDirectory:
@@ -104,13 +107,22 @@ class FigureSource:
         """Features of both groups on their strongest images: group -> features, CDS ascending."""
         least = minimum_pairs(self.context.study.scope.top_images)
         choice = choose_gallery(self.scores, self.partition, least, self.per_group)
-        shown = show_features(self.context, choice.features)
+        shown = show_features(self._with_models(), choice.features)
         return {"low": shown[: len(choice.low)], "high": shown[len(choice.low) :]}
 
     @cached_property
     def token_maps(self) -> tuple[TokenMaps, ...]:
         """Norms and awCDS of some images."""
-        return show_tokens(self.context, self.scores)
+        return show_tokens(self._with_models(), self.scores)
+
+    def _with_models(self) -> Context:
+        """Return the context, whose backbone is loaded when it is asked for.
+
+        Raises:
+            BackboneError: the backbone is Python code that may not be executed.
+        """
+        require_trust(self.context.study.backbone.name, self.run.root, self.run_code)
+        return self.context
 
 
 def show_features(context: Context, features: Sequence[int]) -> tuple[GalleryFeature, ...]:

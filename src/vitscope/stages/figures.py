@@ -54,7 +54,11 @@ class FigureOutcome:
 
 
 def write_figures(
-    runs: Sequence[Path], out: Path | None = None, *, per_group: int = PER_GROUP
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    per_group: int = PER_GROUP,
+    run_code: bool = False,
 ) -> tuple[FigureOutcome, ...]:
     """Write every figure of the first run, and those that show all runs together.
 
@@ -62,11 +66,13 @@ def write_figures(
         runs: run directories.
         out: folder of the files; ``figures`` in the first run unless given.
         per_group: features of each gallery.
+        run_code: whether a backbone that a study names as Python code is executed; its pictures
+            are left out otherwise.
 
     Raises:
         ArtifactError: a folder holds no run, nothing could be drawn, or nothing could be written.
     """
-    sources = [_open(folder, per_group) for folder in runs]
+    sources = [_open(folder, per_group, run_code) for folder in runs]
     first = sources[0]
     drawings = dict(DRAWINGS)
     if len(sources) > 1:
@@ -88,13 +94,13 @@ def write_figures(
     return tuple(outcomes)
 
 
-def _open(folder: Path, per_group: int) -> FigureSource:
+def _open(folder: Path, per_group: int, run_code: bool) -> FigureSource:
     run = RunDirectory(folder.absolute())
     if not run.study.is_file():
         raise ArtifactError(
             f"{folder} holds no run (no study.toml); give the directory of a run, runs/NAME"
         )
-    return FigureSource(Context(load_study(run.study), run), per_group)
+    return FigureSource(Context(load_study(run.study), run), per_group, run_code)
 
 
 def _write(
