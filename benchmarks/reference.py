@@ -20,7 +20,12 @@ from torch.nn import functional
 from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.backbone import Backbone, BlockTokens, FinalOutput
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.reference.loading import DEFAULT, UNTRAINED, load_reference_text
+from vitscope.backbones.reference.loading import (
+    DEFAULT,
+    SIZES,
+    UNTRAINED,
+    load_reference_text,
+)
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.images.opening import open_image
 from vitscope.images.scenes.address import scene_address
@@ -127,18 +132,19 @@ def wilson(hits: int, n: int) -> str:
 
 def print_labels(n_train: int, n_test: int) -> None:
     """Print the table of labels."""
-    networks = {name: load_backbone(name, device="cpu") for name in (DEFAULT, UNTRAINED)}
+    names = (UNTRAINED, *SIZES[:-1], DEFAULT)
+    networks = {name: load_backbone(name, device="cpu") for name in names}
     train, y_train = read(n_train, TRAIN_SEED, networks)
     test, y_test = read(n_test, HELD_OUT_SEED, networks)
     text = load_reference_text(BackboneSettings(name=DEFAULT), torch.device("cpu"))
     print(f"{n_test:,} held-out scenes, probes trained on {n_train:,}\n")
-    print("| label | classes | commonest | pixels | untrained | scenes-vit | zero-shot |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"| label | classes | commonest | pixels | {' | '.join(names)} | zero-shot |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for column, (name, classes) in enumerate(LABEL_CLASSES.items()):
         y, truth = y_train[:, column], y_test[:, column]
         commonest = (truth == torch.mode(y).values).sum()
         cells = [f"{100 * int(commonest) / n_test:.1f}"]
-        for source in ("pixels", UNTRAINED, DEFAULT):
+        for source in ("pixels", *names):
             found = linear_probe(train[source], y, test[source])
             hits = int((found == truth).sum())
             text_ = wilson(hits, n_test) if source == DEFAULT else f"{100 * hits / n_test:.1f}"
@@ -167,8 +173,8 @@ class RawPatches:
         return BlockTokens(patch=rows.contiguous(), prefix=rows[:, :0])
 
     def attention(self, images: Tensor) -> BlockAttention:
-        """There is none."""
-        raise NotImplementedError
+        """There is none: a linear probe asks for none."""
+        raise NotImplementedError("raw patches have no attention")
 
     def resume(self, tokens: BlockTokens) -> FinalOutput:
         """Return the same pixels, and their mean."""

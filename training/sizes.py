@@ -23,12 +23,14 @@ class Size:
 
 
 SIZES = {
-    "xs": Size(side=32, width=32, depth=2, heads=2, batch=8, images=64),
+    "test": Size(side=32, width=32, depth=2, heads=2, batch=8, images=64),
+    "t": Size(side=80, width=64, depth=4, heads=2, batch=32, images=160_000),
+    "xs": Size(side=80, width=96, depth=6, heads=3, batch=32, images=160_000),
     "s": Size(side=80, width=128, depth=8, heads=4, batch=32, images=240_000),
     "m": Size(side=112, width=192, depth=12, heads=6, batch=256, images=3_000_000),
     "l": Size(side=112, width=256, depth=12, heads=8, batch=256, images=4_000_000),
 }
-"""``xs`` is for tests, ``s`` for one CPU core and two hours; ``m`` and ``l`` want a GPU."""
+"""``t``, ``xs`` and ``s`` are for one CPU core, ``m`` and ``l`` want a GPU."""
 
 PATCH = 8
 EMBEDDING = 128

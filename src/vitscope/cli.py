@@ -172,6 +172,8 @@ def models(json_: Json = False) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("planted", "known ground truth, no weights", "1/1", "112", "14", "256", "found")
     table.add_row("scenes-vit", "embedded, trained on scenes", "7/8", "80", "10", "128", "found")
+    table.add_row("scenes-vit-xs", "the same, smaller", "5/6", "80", "10", "96", "found")
+    table.add_row("scenes-vit-t", "the same, smallest", "3/4", "80", "10", "64", "found")
     table.add_row(
         "scenes-vit-untrained", "the same, random weights", "7/8", "80", "10", "128", "found"
     )

@@ -12,7 +12,7 @@ from vitscope.console import print_stage, print_title, results
 from vitscope.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vitscope.reproduce.runs import Request
+    from vitscope.reproduce.planning import Request
 
 reproduction = typer.Typer()
 
@@ -62,7 +62,7 @@ def reproduce(
 ) -> None:
     """Make the paper's tables and figures: its numbers, ours, a verdict on each claim."""
     from vitscope.reproduce.assumptions import read_assumptions
-    from vitscope.reproduce.runs import Request
+    from vitscope.reproduce.planning import Request
     from vitscope.reproduce.sources import Sources
 
     if studies is not None:
@@ -88,8 +88,9 @@ def reproduce(
 
 def _run(request: "Request", json_: bool) -> None:
     from vitscope.reproduce.page import write_page
+    from vitscope.reproduce.planning import plan_runs
     from vitscope.reproduce.reproduction import gather, to_values, write_numbers
-    from vitscope.reproduce.runs import plan_runs, run_planned
+    from vitscope.reproduce.running import run_planned
     from vitscope.reproduce.summary import verdict_lines
 
     for planned in plan_runs(request):

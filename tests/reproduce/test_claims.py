@@ -25,7 +25,7 @@ from vitscope.reproduce.reference import load_reference
 from vitscope.reproduce.runs import FinishedRun
 from vitscope.reproduce.sources import Sources
 from vitscope.reproduce.studies import scenes_study
-from vitscope.reproduce.targets import FAMILIES, TARGETS
+from vitscope.reproduce.targets import FAMILIES, TARGETS, families
 from vitscope.reproduce.verdicts import CLAIMS
 
 SUPPORTED, CONTRADICTED, OPEN = Outcome.SUPPORTED, Outcome.CONTRADICTED, Outcome.OPEN
@@ -142,6 +142,28 @@ def test_a_trend_over_sizes_needs_every_size_and_every_step(
 ) -> None:
     (verdict,) = low_loss_shrinks(losses(*values))
     assert verdict.outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("models", "family"),
+    [
+        (("scenes-vit",), ("scenes-vit-t", "scenes-vit-xs", "scenes-vit")),
+        (("scenes-vit-t",), ("scenes-vit-t", "scenes-vit-xs", "scenes-vit-s")),
+        (
+            ("scenes-vit", "scenes-vit-s", "scenes-vit-m"),
+            ("scenes-vit-t", "scenes-vit-xs", "scenes-vit-s", "scenes-vit-m"),
+        ),
+    ],
+)
+def test_the_embedded_family_grows_with_the_sizes_that_were_run(
+    models: tuple[str, ...], family: tuple[str, ...]
+) -> None:
+    assert families(models) == (family,)
+    assert families((*models, "deit3-l")) == (FAMILIES[1], family)
+    verdicts = low_loss_shrinks(
+        [found(m, classification__low__change=around(-0.1 / i)) for i, m in enumerate(family, 1)]
+    )
+    assert [verdict.outcome for verdict in verdicts] == [SUPPORTED]
 
 
 def test_a_task_that_was_not_run_leaves_the_claim_open_unless_the_other_contradicts() -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vitscope.backbones.loading import load_backbone
+from vitscope.backbones.reference.loading import REFERENCES, SHIPPED
 from vitscope.backbones.zoo import ZOO
 from vitscope.reproduce.counts import count_images, published_counts
 from vitscope.reproduce.pricing import Machine, price_study
@@ -39,13 +41,15 @@ def test_operations_of_a_pass_are_those_that_torch_counts(name: str) -> None:
     assert shape.pass_flops(entry.layer) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
-def test_the_embedded_backbones_have_the_sizes_that_are_stated() -> None:
-    from vitscope.backbones.loading import load_backbone
-
-    site = load_backbone("scenes-vit").site
-    shape = shape_of(scenes_study("scenes-vit", (), Sources()))
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_embedded_backbones_have_the_sizes_that_are_stated(name: str) -> None:
+    site = load_backbone(name).site
+    shape = shape_of(scenes_study(name, (), Sources()))
     assert (shape.width, shape.layer, shape.grid) == (site.width, site.layer, site.grid)
-    assert set(EMBEDDED) >= {"scenes-vit", "scenes-vit-m", "scenes-vit-l"}
+
+
+def test_every_embedded_backbone_has_a_price() -> None:
+    assert set(EMBEDDED) == set(REFERENCES)
 
 
 def test_tokens_on_disk_are_four_an_image_and_epoch_in_two_bytes() -> None:

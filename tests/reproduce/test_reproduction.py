@@ -13,10 +13,12 @@ from vitscope.reproduce.assumptions import ASSUMPTIONS, assume, label, read_assu
 from vitscope.reproduce.comparison import Row
 from vitscope.reproduce.measured import Measured
 from vitscope.reproduce.page import write_page
+from vitscope.reproduce.planning import Request, plan_runs
 from vitscope.reproduce.readings import Reading, with_nearest
 from vitscope.reproduce.reference import load_reference
 from vitscope.reproduce.reproduction import gather, write_numbers
-from vitscope.reproduce.runs import Request, plan_runs, run_planned, take_over
+from vitscope.reproduce.running import run_planned, take_over
+from vitscope.reproduce.runs import MARK
 from vitscope.reproduce.sources import Sources
 from vitscope.reproduce.studies import TINY, scenes_study
 from vitscope.reproduce.targets import ALL, TARGETS
@@ -118,6 +120,53 @@ def test_taking_over_a_run_shares_its_files_and_changes_none(folder: Path, tmp_p
     assert begun != source.table("instability").read_bytes()
     take_over(source, copy)  # has begun: it stays as it is
     assert copy.table("instability").read_bytes() == begun
+
+
+def test_the_family_comes_along_where_its_course_is_asked_for(tmp_path: Path) -> None:
+    planned = plan_runs(request(tmp_path, "figure8", "table7"))
+    sizes = [run for run in planned if run.model != "scenes-vit"]
+    assert [run.model for run in sizes] == ["scenes-vit-t", "scenes-vit-xs", "scenes-vit-s"]
+    for run in sizes:
+        assert [target.name for target in run.targets] == ["figure8"]
+        assert run.readings == {}
+        assert list(run.study.probes.heads()) == ["classification"]
+        assert run.study.sae.path is None, "one recipe for all sizes"
+        assert "train" in run.stages
+        assert "instability" not in run.stages
+    assert len({run.folder for run in planned}) == len(planned)
+    asked = replace(request(tmp_path, "figure8"), models=("scenes-vit", "scenes-vit-xs"))
+    assert len({run.folder for run in plan_runs(asked)}) == len(plan_runs(asked))
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [Sources(weights=Path("own.safetensors")), Sources(sae=Path("own"))],
+)
+def test_no_size_comes_along_with_what_is_of_one_model(tmp_path: Path, sources: Sources) -> None:
+    planned = plan_runs(replace(request(tmp_path, "figure8"), sources=sources))
+    assert {run.model for run in planned} == {"scenes-vit"}
+    assert {run.model for run in plan_runs(request(tmp_path, "table3"))} == {"scenes-vit"}
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "[]",
+        '{"model": "planted", "readings": {}}',
+        '{"model": 1, "readings": {}, "targets": []}',
+        '{"model": "planted", "readings": {}, "targets": ["table1"]}',
+        '{"model": "planted", "readings": {}, "targets": [[1]]}',
+        "{",
+    ],
+)
+def test_a_damaged_mark_is_named(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "planted").mkdir()
+    path = tmp_path / "planted" / MARK
+    path.write_text(mark)
+    with pytest.raises(ArtifactError, match=MARK) as refused:
+        gather(tmp_path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_readings_are_stated_by_key(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ batches, losses, networks, scenes_vit, sizes, words, evaluation = (
     for name in ("batches", "losses", "networks", "scenes_vit", "sizes", "words", "evaluation")
 )
 
-USUAL = ["--size", "xs", "--device", "cpu", "--held-out", "16", "--evaluate-every", "24"]
+USUAL = ["--size", "test", "--device", "cpu", "--held-out", "16", "--evaluate-every", "24"]
 
 
 def train(folder, *more: str) -> None:
@@ -37,7 +37,7 @@ def train(folder, *more: str) -> None:
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(folder / "scenes-vit-xs.safetensors")
+    return load_file(folder / "scenes-vit-test.safetensors")
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch) -> None:
@@ -53,7 +53,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch) -> None
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "broken", "--save-every", "0")
     monkeypatch.setattr(scenes_vit._Run, "step", step)
-    assert not (tmp_path / "broken" / "scenes-vit-xs.safetensors").exists()
+    assert not (tmp_path / "broken" / "scenes-vit-test.safetensors").exists()
     train(tmp_path / "broken")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert whole.keys() == resumed.keys()
@@ -73,7 +73,7 @@ def test_another_recipe_is_not_resumed(tmp_path) -> None:
 
 def test_training_moves_every_parameter_and_lowers_the_loss() -> None:
     torch.manual_seed(0)
-    model = networks.DualEncoder(sizes.SIZES["xs"])
+    model = networks.DualEncoder(sizes.SIZES["test"])
     batch = batches.render_batch(0, 0, 16, 32, SceneSettings())
     optimizer = torch.optim.AdamW(scenes_vit._groups(model), lr=3e-3)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -225,7 +225,7 @@ def test_padding_does_not_change_a_caption_s_row() -> None:
 
 def test_the_export_rebuilds_the_vision_tower(tmp_path) -> None:
     train(tmp_path, "--images", "16")
-    path = tmp_path / "scenes-vit-xs.safetensors"
+    path = tmp_path / "scenes-vit-test.safetensors"
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["vitscope"])
     assert header == json.loads(path.with_suffix(".json").read_text())
@@ -234,7 +234,7 @@ def test_the_export_rebuilds_the_vision_tower(tmp_path) -> None:
     vision = VisionTransformer(**header["vision"])
     inner = {k.removeprefix("vision."): v.float() for k, v in tensors.items() if "vision." in k}
     vision.load_state_dict(inner, strict=True)
-    trained = networks.DualEncoder(sizes.SIZES["xs"])
+    trained = networks.DualEncoder(sizes.SIZES["test"])
     trained.load_state_dict(torch.load(tmp_path / "checkpoint.pt")["model"])
     images = torch.from_numpy(np.stack([render_scene(0, i, 32).image for i in range(4)]))
     mean, std = (torch.tensor(header["normalisation"][k])[:, None, None] for k in ("mean", "std"))
@@ -255,7 +255,7 @@ def test_the_default_s_export_fits_the_package() -> None:
 
 def test_norms_are_those_after_each_block() -> None:
     torch.manual_seed(0)
-    model = networks.DualEncoder(sizes.SIZES["xs"]).eval()
+    model = networks.DualEncoder(sizes.SIZES["test"]).eval()
     chunks = evaluation.held_out(1, 16, 32)
     seen: list[torch.Tensor] = []
     for block in model.vision.blocks:
@@ -268,7 +268,7 @@ def test_norms_are_those_after_each_block() -> None:
 
 def test_accuracies_are_shares_of_held_out_scenes() -> None:
     torch.manual_seed(0)
-    model = networks.DualEncoder(sizes.SIZES["xs"])
+    model = networks.DualEncoder(sizes.SIZES["test"])
     chunks = evaluation.held_out(1, 70, 32)
     assert [len(c.images) for c in chunks] == [64, 6]
     with torch.no_grad():

@@ -14,6 +14,7 @@ from vitscope.figures.svg import inline_svg
 from vitscope.probes.settings import Task
 from vitscope.reproduce.claims import Found
 from vitscope.reproduce.comparison import Table
+from vitscope.reproduce.targets import families
 from vitscope.scope.instability_summary import ReadingInstability
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.run_tables import read_spectrum
@@ -70,11 +71,17 @@ def _of_shifts(one: Found) -> tuple[Figure, str]:
 
 
 def _of_sizes(runs: Sequence[Found]) -> list[tuple[Figure, str]]:
-    try:
-        scaling = read_scaling([one.run.run.root for one in runs], CLASSIFICATION)
-    except VitscopeError:
-        return []  # one size alone has no course, and other images do not compare
-    return [(draw_scaling(scaling), "; ".join(("Top-1 over model sizes", *scaling.notes)))]
+    roots = {one.run.model: one.run.run.root for one in runs}
+    drawn: list[tuple[Figure, str]] = []
+    for family in families(roots):
+        try:
+            mine = [roots[model] for model in family if model in roots]
+            scaling = read_scaling(mine, CLASSIFICATION)
+        except VitscopeError:
+            continue  # one size alone has no course, and other images do not compare
+        said = (f"Top-1 over the sizes of {family[0]} to {family[-1]}", *scaling.notes)
+        drawn.append((draw_scaling(scaling), "; ".join(said)))
+    return drawn
 
 
 def _instability(one: Found) -> tuple[ReadingInstability, ...]:

@@ -5,10 +5,7 @@ from itertools import pairwise
 
 from vitscope.reproduce.claims import Found, Outcome, Verdict, all_of, decide, told
 from vitscope.reproduce.measured import Measured
-from vitscope.reproduce.targets import FAMILIES
-
-OTHER_FAMILIES = (("clip-b16", "clip-l14"), ("scenes-vit", "scenes-vit-m", "scenes-vit-l"))
-"""CLIP's of Table 3, and the embedded one."""
+from vitscope.reproduce.targets import families
 
 MUCH = 0.05
 """Share of the original's figure: a loss beyond is much, a change within it is little. In the
@@ -119,9 +116,7 @@ def _families(
 ) -> list[tuple[tuple[str, ...], Mapping[str, Found]]]:
     """Return each family of which a run has ``key``, with these runs from small to large."""
     by_model = {one.run.model: one for one in found if key in one.numbers}
-    rows: list[tuple[tuple[str, ...], Mapping[str, Found]]] = []
-    for family in (*FAMILIES, *OTHER_FAMILIES):
-        mine = {model: by_model[model] for model in family if model in by_model}
-        if mine:
-            rows.append((family, mine))
-    return rows
+    return [
+        (family, {model: by_model[model] for model in family if model in by_model})
+        for family in families(by_model)
+    ]

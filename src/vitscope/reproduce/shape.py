@@ -12,8 +12,10 @@ HEAD_WIDTH = 64
 
 EMBEDDED = {
     "scenes-vit": (80, 8, 128, 8, 7),
-    "scenes-vit-s": (80, 8, 128, 8, 7),
     "scenes-vit-untrained": (80, 8, 128, 8, 7),
+    "scenes-vit-t": (80, 8, 64, 4, 3),
+    "scenes-vit-xs": (80, 8, 96, 6, 5),
+    "scenes-vit-s": (80, 8, 128, 8, 7),
     "scenes-vit-m": (112, 8, 192, 12, 11),
     "scenes-vit-l": (112, 8, 256, 12, 11),
 }

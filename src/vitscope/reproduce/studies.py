@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitscope.activations.sampling import ActivationSettings
-from vitscope.backbones.reference.loading import REFERENCES, SHIPPED
+from vitscope.backbones.reference.loading import DEFAULT, REFERENCES, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.zoo import ZOO, nearest_name
 from vitscope.images.sources import ImageSettings
@@ -175,7 +175,7 @@ def scenes_study(
     n = min(size.images, sources.limit or size.images)
     scored = scenes(n, SCORED, side)
     sae, train = SaeSettings(path=sources.sae), scored
-    if sources.sae is None and model in SHIPPED:
+    if sources.sae is None and model in (DEFAULT, UNTRAINED):
         sae = SaeSettings(path=shipped_sae(model))
     elif sources.sae is None and model != PLANTED:
         sae = SaeSettings(learning_rate=1e-3, batch_size=2048, steps=size.sae_steps)

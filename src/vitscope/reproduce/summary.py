@@ -1,8 +1,8 @@
 """What the command line prints of targets, prices and verdicts: headings and cells."""
 
+from vitscope.reproduce.planning import Request, plan_runs
 from vitscope.reproduce.pricing import Machine, price_study
 from vitscope.reproduce.reproduction import Reproduction
-from vitscope.reproduce.runs import Request, plan_runs
 from vitscope.reproduce.sources import Sources
 from vitscope.reproduce.studies import paper_study
 from vitscope.reproduce.targets import TARGETS

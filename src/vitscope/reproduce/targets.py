@@ -1,8 +1,9 @@
 """The paper's tables and figures as targets: which models, which stages, which data."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from vitscope.backbones.reference.loading import DEFAULT, OTHER_SIZES, SIZES
 from vitscope.backbones.zoo import ZOO
 from vitscope.errors import ConfigError
 from vitscope.probes.settings import Task
@@ -24,6 +25,9 @@ FAMILIES = (
     ("siglip2-b", "siglip2-l", "siglip2-g"),
 )
 """The models of Figure 8, each family from small to large."""
+
+PROBED_CLIP = ("clip-b16", "clip-l14")
+"""Of Table 3."""
 
 DENSE: tuple[Task, ...] = ("segmentation", "depth")
 SHIFTS = (1, 2, 3, 4, 5, 6)
@@ -64,7 +68,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "table3",
             "Linear probes of CLIP with and without each group",
-            ("clip-b16", "clip-l14"),
+            PROBED_CLIP,
             WITH_PROBES,
             ("classification", *DENSE),
         ),
@@ -109,6 +113,18 @@ def chosen_targets(names: Sequence[str]) -> tuple[Target, ...]:
         if name not in TARGETS and name != ALL:
             raise ConfigError(f"no target '{name}'; targets: {', '.join(TARGETS)}, {ALL}")
     return tuple(t for t in TARGETS.values() if t.name in names or ALL in names)
+
+
+def families(models: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the families that have one of ``models``, each from small to large.
+
+    The embedded one is of the sizes that come with the package, and of larger ones that were
+    trained. Its ``s`` is that of the default's own run where no other was made.
+    """
+    small = (*SIZES[:-1], DEFAULT) if SIZES[-1] not in models and DEFAULT in models else SIZES
+    embedded = (*small, *(model for model in OTHER_SIZES if model in models))
+    every = (*FAMILIES, PROBED_CLIP, embedded)
+    return tuple(family for family in every if any(model in family for model in models))
 
 
 def stages_of(targets: Sequence[Target]) -> tuple[str, ...]:

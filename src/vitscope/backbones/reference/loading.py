@@ -22,7 +22,10 @@ from vitscope.errors import BackboneError
 
 DEFAULT = "scenes-vit"
 UNTRAINED = "scenes-vit-untrained"
-SHIPPED = {DEFAULT: "scenes-vit-s", "scenes-vit-s": "scenes-vit-s", UNTRAINED: "scenes-vit-s"}
+SIZES = ("scenes-vit-t", "scenes-vit-xs", "scenes-vit-s")
+"""The sizes that come with the package, the smallest first."""
+
+SHIPPED = {DEFAULT: SIZES[-1], UNTRAINED: SIZES[-1], **{name: name for name in SIZES}}
 """Name -> the file that comes with the package; the untrained copy takes its sizes alone."""
 
 OTHER_SIZES = ("scenes-vit-m", "scenes-vit-l")
