@@ -12,17 +12,15 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from counted_moments import Moments
 from interrupted_runs import Job, run_child, use_small_chunks
-
-MOMENTS = ("advance", "mkstemp", "fsync", "replace", "unlink", "rmtree")
-"""What is counted: a unit of work done, and whatever changes the disk, before it does."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,14 @@ class Killed:
         code: exit code; negative: the signal that ended it.
         stage: the stage it was in, where it ended before its last.
         moment: what it was about to do; ``clock`` where the kill came from outside.
+        passed: moments of that stage that the process had come to, the last included.
         err: its standard error.
     """
 
     code: int
     stage: str
     moment: str
+    passed: int
     err: str
 
 
@@ -48,22 +48,22 @@ def kill_at_random(
     *,
     scratch: Path,
     seed: int,
-    stages: list[str],
-    per_stage: int,
+    kills: Mapping[str, int],
     by_clock: int = 0,
     timeout: float = 250,
 ) -> list[Killed]:
     """Run ``study`` in ``out`` again and again, each time killed at another random moment.
 
     The first process is left alone, in ``alone`` beside ``out``, and counts the moments of every
-    stage. Then ``by_clock`` processes are killed after a random time. Then each of ``stages`` is
-    killed ``per_stage`` times, at a moment of it drawn uniformly; where less of it is left than
-    that, the kill comes in a later stage. A run that comes to its end all the same is left, and
-    the next process begins another beside it, ``OUT-1`` and so on. The last is left alone.
+    stage. Then each stage is killed as often as ``kills`` says, at moments drawn uniformly from
+    all of the stage's and taken in order, so that a later process is killed further on. A run
+    that ends all the same, or has the next stage behind it, is left alone to its end, and the next
+    process begins another beside it, ``OUT-1`` and so on. The last such run is killed ``by_clock``
+    times, after random times. The last process is left alone.
     """
     arguments = {
-        "study": str(study), "out": str(out), "seed": seed, "stages": stages,
-        "per_stage": per_stage, "by_clock": by_clock,
+        "study": str(study), "out": str(out), "seed": seed, "kills": dict(kills),
+        "by_clock": by_clock,
     }  # fmt: skip
     script = subprocess.run(
         [sys.executable, __file__, str(scratch), json.dumps(arguments)],
@@ -77,93 +77,62 @@ def kill_at_random(
     return [Killed(**ended) for ended in json.loads(script.stdout)]
 
 
-class Moments:
-    """Counts the moments of every stage; at the chosen one, the process kills itself.
+class Chain:
+    """Processes of one study, each killed or left alone, in the order in which they ran."""
 
-    Args:
-        record: file that is told the stage and the moment of the kill, or all counts at the end.
-        stage: where counting begins; None counts all, and kills never.
-        after: moments from there to the kill.
-        torn: whether a file that is being flushed loses its second half first.
-    """
+    def __init__(self, study: str, out: Path, scratch: Path, seed: int) -> None:
+        self.study, self.scratch, self.draws = study, scratch, random.Random(seed)
+        self.record = scratch / "killed.moment"
+        self.folders = [out]
+        self.ended: list[Killed] = []
 
-    def __init__(self, record: Path, stage: str | None, after: int, *, torn: bool) -> None:
-        self.record, self.stage, self.after, self.torn = record, stage, after, torn
-        self.now = "before"
-        self.counts: dict[str, int] = {}
-        self.left: int | None = None
+    def left_alone(self, folder: Path | None = None) -> dict[str, Any]:
+        """Run one process to its end; return what it left in the record."""
+        return self._run(Moments(self.record, None, 0, torn=False), None, folder)
 
-    def begin(self, stage: str) -> None:
-        """Another stage begins."""
-        self.now = stage
-        self.record.write_text(json.dumps({"stage": stage, "moment": "clock"}))
-        if stage == self.stage:
-            self.left = self.after
+    def killed_at(self, stage: str, after: int) -> None:
+        """Run one process that kills itself at that moment, counted from ``stage`` on."""
+        torn = self.draws.random() < 0.5
+        self._run(Moments(self.record, stage, after, torn=torn), None, None)
 
-    def pass_by(self, moment: str, *arguments: Any) -> None:
-        """Count one moment, or be killed at it."""
-        self.counts[self.now] = self.counts.get(self.now, 0) + 1
-        if self.left is None:
-            return
-        self.left -= 1
-        if self.left == 0:
-            self.record.write_text(json.dumps({"stage": self.now, "moment": moment}))
-            if moment == "fsync" and self.torn:  # as a power cut may leave it
-                os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
+    def killed_in(self, seconds: float) -> None:
+        """Run one process that is killed from outside after so long."""
+        self._run(Moments(self.record, None, 0, torn=False), seconds, None)
 
-    def arm(self) -> None:
-        """Put a look at the counter before everything that changes the disk."""
-        import shutil
-        import tempfile
+    def kill_in_stage(self, stage: str, n: int, moments: int) -> None:
+        """Kill ``stage``, of so many moments, ``n`` times, each time further on."""
+        if (self.folders[-1] / "stages" / f"{stage}.json").exists():
+            self.left_alone()  # an earlier kill came too late, and this stage is done
+        last = self.ended[-1]
+        passed = last.passed if last.code != 0 and last.stage == stage else 0
+        for place in sorted(self.draws.randint(1, moments) for _ in range(n)):
+            self.killed_at(stage, max(1, place - passed))
+            passed = max(passed, place)
 
-        from vitscope.progress import Tracker
+    def _run(self, moments: Moments, limit: float | None, folder: Path | None) -> dict[str, Any]:
+        if folder is None and len(self.ended) > 1 and self.ended[-1].code == 0:
+            self.folders.append(self.folders[0].with_name(f"{self.folders[0].name}-{self.n_runs}"))
+        arguments = ["run", self.study, "--out", str(folder or self.folders[-1])]
+        moments.begin("before")
+        out, err, skips = (self.scratch / f"killed.{kind}" for kind in ("out", "err", "skips"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # no thread is at work by now
+            child = os.fork()
+        if child == 0:
+            keep = partial(_keep_counts, moments)
+            run_child(Job(arguments), out, err, skips, before=moments.arm, after=keep)
+        if limit is not None:
+            time.sleep(limit)
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        left = _recorded(self.record)
+        where = left.get("stage", ""), left.get("moment", ""), left.get("passed", 0)
+        self.ended.append(Killed(os.waitstatus_to_exitcode(status), *where, err.read_text()))
+        return left
 
-        owners = {"fsync": os, "replace": os, "unlink": os, "mkstemp": tempfile, "rmtree": shutil}
-        for moment in MOMENTS:
-            owner: Any = owners.get(moment, Tracker)
-            setattr(owner, moment, self._watched(moment, getattr(owner, moment)))
-        self._watch_stages()
-
-    def _watched(self, moment: str, honest: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*arguments: Any, **named: Any) -> Any:
-            self.pass_by(moment, *arguments)
-            return honest(*arguments, **named)
-
-        return watched
-
-    def _watch_stages(self) -> None:
-        from dataclasses import replace
-
-        from vitscope import pipeline
-
-        def watched(stage: Any) -> Any:
-            def run(context: Any) -> Any:
-                self.begin(stage.name)
-                return stage.run(context)
-
-            return replace(stage, run=run)
-
-        setattr(pipeline, "STAGES", tuple(map(watched, pipeline.STAGES)))  # noqa: B010
-
-
-def _run(arguments: list[str], scratch: Path, moments: Moments, limit: float | None) -> Killed:
-    """Run one process to its end, or until ``limit`` seconds have passed."""
-
-    out, err, skips = (scratch / f"killed.{kind}" for kind in ("out", "err", "skips"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # no thread is at work by now
-        child = os.fork()
-    if child == 0:
-        keep = partial(_keep_counts, moments)
-        run_child(Job(arguments), out, err, skips, before=moments.arm, after=keep)
-    if limit is not None:
-        time.sleep(limit)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    where = _recorded(moments.record)
-    code = os.waitstatus_to_exitcode(status)
-    return Killed(code, where.get("stage", ""), where.get("moment", ""), err.read_text())
+    @property
+    def n_runs(self) -> int:
+        return len(self.folders)
 
 
 def _recorded(record: Path) -> dict[str, Any]:
@@ -182,32 +151,19 @@ def _serve(scratch: Path, given: dict[str, Any]) -> list[Killed]:
     for module in ("cli", "pipeline"):
         import_module(f"vitscope.{module}")
     use_small_chunks()
-    draws, record = random.Random(given["seed"]), scratch / "killed.moment"
-    folders = [Path(given["out"])]
-
-    def run(
-        folder: Path | None = None, stage: str | None = None, after: int = 0,
-        limit: float | None = None,
-    ) -> Killed:  # fmt: skip
-        if ended and folder is None and ended[-1].code == 0 and len(ended) > 1:
-            folders.append(folders[0].with_name(f"{folders[0].name}-{len(folders)}"))
-        folder = folder or folders[-1]
-        record.write_text(json.dumps({"stage": "before", "moment": "clock"}))
-        moments = Moments(record, stage, after, torn=draws.random() < 0.5)
-        return _run(["run", given["study"], "--out", str(folder)], scratch, moments, limit)
-
+    out = Path(given["out"])
+    chain = Chain(given["study"], out, scratch, given["seed"])
     started = time.monotonic()
-    ended: list[Killed] = []
-    ended.append(run(folders[0].with_name("alone")))
+    counts = chain.left_alone(out.with_name("alone")).get("counts", {})
     seconds = time.monotonic() - started
-    counts = json.loads(record.read_text()).get("counts", {})
+    for stage, n in given["kills"].items():
+        chain.kill_in_stage(stage, n, counts[stage])
+    if given["by_clock"]:
+        chain.left_alone()
     for _ in range(given["by_clock"]):
-        ended.append(run(limit=draws.uniform(0.0, seconds / 2)))
-    for stage in given["stages"]:
-        for _ in range(given["per_stage"]):
-            ended.append(run(None, stage, draws.randint(1, counts[stage])))
-    ended.append(run())
-    return ended
+        chain.killed_in(chain.draws.uniform(0.0, seconds / 2))
+    chain.left_alone()
+    return chain.ended
 
 
 if __name__ == "__main__":
