@@ -7,6 +7,7 @@ from pathlib import Path
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
+from vitscope.backbones.reference.loading import REFERENCES
 from vitscope.backbones.zoo import ZOO
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.reproduce.assumptions import Value, label
@@ -53,11 +54,11 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def find_runs(out: Path) -> tuple[FinishedRun, ...]:
-    """Return the runs of a reproduction below ``out``, the zoo's models first."""
+    """Return the runs of a reproduction below ``out``: models as the zoo has them, then others."""
     found = [read_run(mark.parent) for mark in sorted(out.glob(f"*/{MARK}"))]
-    places = {name: i for i, name in enumerate(ZOO)}
+    places = {name: i for i, name in enumerate((*ZOO, *REFERENCES))}
     return tuple(
-        sorted(found, key=lambda r: (places.get(r.model, len(ZOO)), r.model, label(r.readings)))
+        sorted(found, key=lambda r: (places.get(r.model, len(places)), r.model, label(r.readings)))
     )
 
 

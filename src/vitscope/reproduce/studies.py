@@ -198,7 +198,7 @@ def scenes_study(
 def _scene_probes(tasks: Sequence[Task], side: int, size: SceneSize) -> ProbeSettings:
     pixels = side // 2
     own: dict[Task, dict[str, Any]] = {
-        "classification": {},
+        "classification": {"batch_size": 16},  # 1,024 would be one step an epoch
         "segmentation": {"batch_size": 32, "pixels": pixels},
         "depth": {"pixels": pixels, "bins": 64, "depth_range": SCENES_DEPTH},
     }
