@@ -267,6 +267,16 @@ def test_a_folder_that_is_no_finished_run_is_refused(
         read_run(copied_run.root)
 
 
+@pytest.mark.parametrize("name", ["cells_first", "cells_second", "feature", "rank"])
+def test_pairs_counted_in_numbers_that_are_not_whole_are_refused(
+    copied_run: RunDirectory, name: str
+) -> None:
+    table = read_table(copied_run.pairs)
+    write_table(copied_run.pairs, table | {name: np.full(len(table[name]), np.nan)}, {})
+    with pytest.raises(ArtifactError, match=rf"column {name} has float64, and not whole numbers"):
+        read_run(copied_run.root)
+
+
 def test_models_that_cannot_be_loaded_are_an_answer_not_an_end(explored: RunDirectory) -> None:
     def fail() -> Any:
         raise RuntimeError("the card fell out")

@@ -1,11 +1,13 @@
 """What the explorer is handed of a run: its tables as records, its models when they are needed."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.checksum import fingerprint
@@ -111,17 +113,18 @@ def load_models(folder: Path, *, run_code: bool = False) -> Models:
 def _exemplars(run: RunDirectory) -> Exemplars:
     strongest, pairs = read_table(run.exemplars), read_table(run.pairs)
     # a run may score a sample of its features: the pairs are then fewer than the exemplars
-    places = {name: strongest[name].astype(np.int64) for name in ("feature", "rank", "image")}
-    width = int(max(places["rank"].max(initial=0), pairs["rank"].max(initial=0))) + 1
+    places = {name: _whole(strongest, name) for name in ("feature", "rank", "image")}
+    ranks = _whole(pairs, "rank")
+    width = int(max(places["rank"].max(initial=0), ranks.max(initial=0))) + 1
     keys = places["feature"] * width + places["rank"]
-    scored = pairs["feature"].astype(np.int64) * width + pairs["rank"]
+    scored = _whole(pairs, "feature") * width + ranks
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     rows = np.searchsorted(keys, scored)
     emd = np.full(len(keys), np.nan)
     cells = np.full((2, len(keys)), NOT_SCORED)
     emd[rows] = pairs["emd"]
-    cells[0, rows], cells[1, rows] = pairs["cells_first"], pairs["cells_second"]
+    cells[0, rows], cells[1, rows] = _whole(pairs, "cells_first"), _whole(pairs, "cells_second")
     sorted_places = {name: values[order] for name, values in places.items()}
     activation = strongest["activation"][order].astype(np.float64)
     return Exemplars(
@@ -131,6 +134,13 @@ def _exemplars(run: RunDirectory) -> Exemplars:
         cells_first=cells[0],
         cells_second=cells[1],
     )
+
+
+def _whole(table: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.int64]:
+    """Return a column of whole numbers; of another it is not known what NumPy would make."""
+    if table[name].dtype.kind not in "iu":
+        raise TypeError(f"column {name} has {table[name].dtype}, and not whole numbers")
+    return table[name].astype(np.int64)
 
 
 def _readable(study: Study) -> Callable[[ImageRef], bool]:
