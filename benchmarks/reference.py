@@ -20,12 +20,8 @@ from torch.nn import functional
 from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.backbone import Backbone, BlockTokens, FinalOutput
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.reference.loading import (
-    DEFAULT,
-    SIZES,
-    UNTRAINED,
-    load_reference_text,
-)
+from vitscope.backbones.reference.loading import load_reference_text
+from vitscope.backbones.reference.names import DEFAULT, SIZES, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.images.opening import open_image
 from vitscope.images.scenes.address import scene_address

@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from vitscope.backbones.reference.loading import UNTRAINED
+from vitscope.backbones.reference.names import UNTRAINED
 from vitscope.pipeline import run_study
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.shipped import shipped_sae

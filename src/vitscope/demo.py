@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitscope.activations.sampling import ActivationSettings
-from vitscope.backbones.reference.loading import DEFAULT, UNTRAINED
+from vitscope.backbones.reference.names import DEFAULT, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.images.sources import ImageSettings
 from vitscope.probes.settings import ClassificationSettings, ProbeSettings, ZeroShotSettings

@@ -14,7 +14,7 @@ from tiny_vit import randomise, tiny_vit
 from torch import Tensor
 
 from vitscope.artifacts.checksum import file_checksum
-from vitscope.backbones import loading
+from vitscope.backbones import timm_loading
 from vitscope.backbones.backbone import Site
 from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.loading import choose_device, load_backbone
@@ -190,7 +190,7 @@ def never(*_args: Any, **_keys: Any) -> Any:
 def test_a_block_it_does_not_have_is_refused_before_any_weights(
     layer: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(loading, "load_weights", never)
+    monkeypatch.setattr(timm_loading, "load_weights", never)
     with pytest.raises(BackboneError, match=rf"backbone.layer = {layer}, but clip-b16 has 12"):
         load("clip-b16", tmp_path / "weights.pt", layer=layer)
 

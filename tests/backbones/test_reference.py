@@ -13,14 +13,8 @@ from torch.nn import functional
 from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.reference.description import HEADER_KEY, read_description
-from vitscope.backbones.reference.loading import (
-    DEFAULT,
-    SHIPPED,
-    SIZES,
-    UNTRAINED,
-    load_reference_text,
-    reference_file,
-)
+from vitscope.backbones.reference.loading import load_reference_text, reference_file
+from vitscope.backbones.reference.names import DEFAULT, SHIPPED, SIZES, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.errors import BackboneError
 from vitscope.images.opening import open_image

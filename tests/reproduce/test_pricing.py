@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.reference.loading import REFERENCES, SHIPPED
+from vitscope.backbones.reference.names import REFERENCES, SHIPPED
 from vitscope.backbones.zoo import ZOO
 from vitscope.reproduce.counts import count_images, published_counts
 from vitscope.reproduce.pricing import Machine, price_study

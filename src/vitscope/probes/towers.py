@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from vitscope.backbones.loading import choose_device
-from vitscope.backbones.reference.loading import REFERENCES, load_reference_text
+from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.errors import ConfigError
 from vitscope.images.scenes.source import is_scene_set
@@ -50,6 +50,9 @@ def load_tower(
     """
     require_tower(backbone, settings)
     if settings.tower is None and backbone.name in REFERENCES:
+        # timm takes seconds to import: for a tower that needs it alone
+        from vitscope.backbones.reference.loading import load_reference_text  # noqa: PLC0415
+
         return load_reference_text(backbone, device)
     name, tag = settings.tower, None
     if name is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vitscope.backbones.reference.loading import DEFAULT, SIZES
+from vitscope.backbones.reference.names import DEFAULT, SIZES
 from vitscope.backbones.zoo import ZOO
 from vitscope.errors import ConfigError
 from vitscope.pipeline import STAGES

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitscope.activations.sampling import ActivationSettings
-from vitscope.backbones.reference.loading import DEFAULT, REFERENCES, UNTRAINED
+from vitscope.backbones.reference.names import DEFAULT, REFERENCES, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.zoo import ZOO, nearest_name
 from vitscope.images.sources import ImageSettings

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from vitscope.backbones.reference.loading import DEFAULT, OTHER_SIZES, SIZES
+from vitscope.backbones.reference.names import DEFAULT, OTHER_SIZES, SIZES
 from vitscope.backbones.zoo import ZOO
 from vitscope.errors import ConfigError
 from vitscope.probes.settings import Task

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -76,6 +75,8 @@ def optimal_flow(a: ArrayLike | Tensor, b: ArrayLike | Tensor) -> Flow | None:
 def _plan(
     supply: NDArray[np.float64], demand: NDArray[np.float64], distances: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    import ot  # noqa: PLC0415  seconds of imports, for pictures of single pairs
+
     # what rounding left between the two sums would make the problem infeasible
     plan, log = ot.emd(
         supply / supply.sum(), demand / demand.sum(), distances, numItermax=MAX_PIVOTS, log=True

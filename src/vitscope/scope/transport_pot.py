@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-import ot
 from numpy.typing import NDArray
 
 from vitscope.errors import TransportError
@@ -63,6 +62,8 @@ def pot_emd(a: Map, b: Map, distances: Map) -> float:
     supply, demand = a[from_cells], b[to_cells]
     if from_cells.size == 1 or to_cells.size == 1:
         return float((cost * demand).sum() if from_cells.size == 1 else (cost[:, 0] * supply).sum())
+    import ot  # noqa: PLC0415  seconds of imports, for the few pairs that come this far
+
     moved = supply.sum()
     # what rounding left between the two sums would make the problem infeasible
     total, log = ot.emd2(

@@ -16,7 +16,7 @@ from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
 from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.backbones.backbone import Site
-from vitscope.backbones.reference.loading import REFERENCES
+from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.user_model import require_trust
 from vitscope.errors import ArtifactError, VitscopeError
 from vitscope.explorer.records import NOT_SCORED, Exemplars, Models, RunRecord, TextSide

@@ -13,23 +13,13 @@ from vitscope.axes import Float
 from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.backbones.layers import designated_layer
 from vitscope.backbones.reference.description import Description, read_description
+from vitscope.backbones.reference.names import DEFAULT, SHIPPED, UNTRAINED
 from vitscope.backbones.reference.text_tower import TextTower
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.weights.reading import read_state
 from vitscope.backbones.weights.shards import weights_checksum
 from vitscope.errors import BackboneError
-
-DEFAULT = "scenes-vit"
-UNTRAINED = "scenes-vit-untrained"
-SIZES = ("scenes-vit-t", "scenes-vit-xs", "scenes-vit-s")
-"""The sizes that come with the package, the smallest first."""
-
-SHIPPED = {DEFAULT: SIZES[-1], UNTRAINED: SIZES[-1], **{name: name for name in SIZES}}
-"""Name -> the file that comes with the package; the untrained copy takes its sizes alone."""
-
-OTHER_SIZES = ("scenes-vit-m", "scenes-vit-l")
-REFERENCES = (*SHIPPED, *OTHER_SIZES)
 
 UNTRAINED_SEED = 0
 _VISION, _TEXT, _PROJECTION = "vision.", "text.", "image_projection.weight"
