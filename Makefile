@@ -10,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 CANDIDATES := python3 python3.13 python3.12 python3.11
-# one process a core, but no more than eight: each imports torch; one thread each, or they fight
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+# One process a core, but no more than eight: each imports torch; one thread each, or they fight.
+# Each begins with tests that lie together, and so share fixtures; who ends early takes of the others.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help demo test soak lint format docs bench clean
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fork_server import fork_server
 from interrupted_runs import Job, run_jobs
 from run_contents import run_contents
 from small_study import copied, finished, pictures, small_study
@@ -117,7 +118,8 @@ def test_the_same_study_in_another_process_with_more_workers_gives_the_same_byte
         study = small_study(pictures, images={"workers": workers})
         (base / "study.toml").write_text(dump_study(study))
         command = ["run", str(base / "study.toml"), "--out", str(base / "run")]
-        ended = run_jobs(Job(command), scratch=base)[0]
+        with fork_server() as server:
+            ended = run_jobs(Job(command), scratch=base, server=server)[0]
         assert ended.code == 0, ended.err
         found.append(run_contents(RunDirectory(base / "run")))
         del found[-1]["study.toml"]

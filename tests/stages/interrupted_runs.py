@@ -1,20 +1,16 @@
-"""Runs of the command line that are interrupted at a chosen moment, each in a process of its own.
+"""Runs of the command line, each in a process of its own, interrupted at a chosen moment."""
 
-As a script: argv is a folder and a JSON list of jobs; on standard output, a JSON list of how each
-ended. Torch is imported once, and every job forks from there.
-"""
-
-import json
 import os
 import signal
-import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from fork_server import ForkServer, shared
 
 SMALL_CHUNK = 8
 """Images between two parts in these runs, so that forty pictures make five."""
@@ -64,18 +60,18 @@ class Ended:
     files: dict[str, int]
 
 
-def run_jobs(*jobs: Job, scratch: Path) -> list[Ended]:
-    """Run the jobs one after the other; their output is collected in ``scratch``."""
-    script = subprocess.run(
-        [sys.executable, __file__, str(scratch), json.dumps([asdict(job) for job in jobs])],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert script.returncode == 0, script.stderr
-    return [Ended(**ended) for ended in json.loads(script.stdout)]
+def run_jobs(
+    *jobs: Job, scratch: Path, imports: Sequence[str] = (), server: ForkServer | None = None
+) -> list[Ended]:
+    """Run the jobs one after the other, in forks of a server, by default of the shared one.
+
+    Their output is collected in ``scratch``; modules of ``imports`` that the jobs need are imported
+    in the server, once.
+    """
+    given = [asdict(job) for job in jobs]
+    server = server or shared()
+    ended = server.ask("interrupted_runs", str(scratch), given, list(imports), timeout=200)
+    return [Ended(**one) for one in ended]
 
 
 def use_small_chunks() -> None:
@@ -185,13 +181,14 @@ def run_child(
         os._exit(code)
 
 
-def _serve(scratch: Path, jobs: list[Job]) -> None:
-    for module in ("cli", "pipeline"):
-        import_module(f"vitscope.{module}")
-    use_small_chunks()
+def serve(scratch: str, jobs: list[dict[str, Any]], imports: list[str]) -> list[dict[str, Any]]:
+    """Run the jobs of ``run_jobs``, each in a fork of this process, and tell how they ended."""
+    for module in imports:
+        import_module(module)
     ended: list[Ended] = []
-    for number, job in enumerate(jobs):
-        out, err, skips = (scratch / f"{number}.{kind}" for kind in ("out", "err", "skips"))
+    for number, job in enumerate(Job(**job) for job in jobs):
+        out, err, skips = (Path(scratch) / f"{number}.{of}" for of in ("out", "err", "skips"))
+        skips.unlink(missing_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # no thread is at work by now
             child = os.fork()
@@ -201,8 +198,4 @@ def _serve(scratch: Path, jobs: list[Job]) -> None:
         code = os.waitstatus_to_exitcode(status)
         streams = out.read_text(), err.read_text()
         ended.append(Ended(code, *streams, _read_skips(skips), _files_below(job.watch)))
-    sys.stdout.write(json.dumps([asdict(end) for end in ended]))
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), [Job(**job) for job in json.loads(sys.argv[2])])
+    return [asdict(end) for end in ended]

@@ -1,18 +1,12 @@
-"""Runs of the command line that are killed at random: at any write, flush, rename, or advance.
-
-As a script: argv is a folder and a JSON object of ``kill_at_random``'s arguments; on standard
-output, a JSON list of the processes. Torch is imported once, and every process forks from there.
-"""
+"""Runs of the command line that are killed at random: at any write, flush, rename, or advance."""
 
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
@@ -20,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from counted_moments import Moments
-from interrupted_runs import Job, run_child, use_small_chunks
+from fork_server import shared
+from interrupted_runs import Job, run_child
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,7 @@ def kill_at_random(
     seed: int,
     kills: Mapping[str, int],
     by_clock: int = 0,
+    imports: Sequence[str] = (),
     timeout: float = 250,
 ) -> list[Killed]:
     """Run ``study`` in ``out`` again and again, each time killed at another random moment.
@@ -59,22 +55,15 @@ def kill_at_random(
     all of the stage's and taken in order, so that a later process is killed further on. A run
     that ends all the same, or has the next stage behind it, is left alone to its end, and the next
     process begins another beside it, ``OUT-1`` and so on. The last such run is killed ``by_clock``
-    times, after random times. The last process is left alone.
+    times, after random times. The last process is left alone. All fork from one process, which has
+    the modules of ``imports``.
     """
     arguments = {
         "study": str(study), "out": str(out), "seed": seed, "kills": dict(kills),
-        "by_clock": by_clock,
+        "by_clock": by_clock, "imports": list(imports),
     }  # fmt: skip
-    script = subprocess.run(
-        [sys.executable, __file__, str(scratch), json.dumps(arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert script.returncode == 0, script.stderr
-    return [Killed(**ended) for ended in json.loads(script.stdout)]
+    ended = shared().ask("random_kills", str(scratch), arguments, timeout=timeout)
+    return [Killed(**one) for one in ended]
 
 
 class Chain:
@@ -147,12 +136,12 @@ def _keep_counts(moments: Moments) -> None:
     moments.record.write_text(json.dumps({"counts": moments.counts}))
 
 
-def _serve(scratch: Path, given: dict[str, Any]) -> list[Killed]:
-    for module in ("cli", "pipeline"):
-        import_module(f"vitscope.{module}")
-    use_small_chunks()
+def serve(scratch: str, given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run the processes of ``kill_at_random``, each in a fork of this one."""
+    for module in given["imports"]:
+        import_module(module)
     out = Path(given["out"])
-    chain = Chain(given["study"], out, scratch, given["seed"])
+    chain = Chain(given["study"], out, Path(scratch), given["seed"])
     started = time.monotonic()
     counts = chain.left_alone(out.with_name("alone")).get("counts", {})
     seconds = time.monotonic() - started
@@ -163,9 +152,4 @@ def _serve(scratch: Path, given: dict[str, Any]) -> list[Killed]:
     for _ in range(given["by_clock"]):
         chain.killed_in(chain.draws.uniform(0.0, seconds / 2))
     chain.left_alone()
-    return chain.ended
-
-
-if __name__ == "__main__":
-    killed = _serve(Path(sys.argv[1]), json.loads(sys.argv[2]))
-    sys.stdout.write(json.dumps([asdict(one) for one in killed]))
+    return [asdict(one) for one in chain.ended]

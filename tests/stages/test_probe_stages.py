@@ -217,7 +217,9 @@ def test_a_run_killed_in_every_part_ends_as_one_left_alone(
         killed_in("zero-shot", 3),
         Job(command("killed")),
     ]
-    alone, features, trained, depth, zero_shot, last = run_jobs(*jobs, scratch=tmp_path)
+    alone, features, trained, depth, zero_shot, last = run_jobs(
+        *jobs, scratch=tmp_path, imports=["vitscope.backbones.reference.loading"]
+    )
     assert (alone.code, last.code) == (0, 0), alone.err + last.err
     for job in (features, trained, depth, zero_shot):
         assert job.code == -signal.SIGKILL, job.err

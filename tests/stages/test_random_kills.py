@@ -12,6 +12,7 @@ from run_contents import run_contents
 from small_study import N_IMAGES, small_study
 
 from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.backbones.reference.names import REFERENCES
 from vitscope.images.generated import write_generated_images
 from vitscope.pipeline import chosen_stages
 from vitscope.study import Study, dump_study
@@ -38,9 +39,11 @@ def killed_run(
 ) -> list[Killed]:
     """The processes of a run that is killed at random, checked against one left alone."""
     (base / "study.toml").write_text(dump_study(study))
+    is_reference = study.backbone.name in REFERENCES
     alone, *killed, last = kill_at_random(
         base / "study.toml", base / "run", scratch=base, seed=seed, kills=kills,
         by_clock=by_clock, timeout=LONGEST_S,
+        imports=["vitscope.backbones.reference.loading"] if is_reference else [],
     )  # fmt: skip
     assert (alone.code, last.code) == (0, 0), alone.err + last.err
     for process in killed:
