@@ -7,7 +7,7 @@ from pathlib import Path
 from vitscope.artifacts.atomic import read_json
 from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.artifacts.stage import read_stamp
-from vitscope.backbones.reference.loading import REFERENCES
+from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.zoo import ZOO
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.reproduce.assumptions import Value, label
