@@ -54,7 +54,8 @@ def kill_at_random(
     stage. Then each stage is killed as often as ``kills`` says, at moments drawn uniformly from
     all of the stage's and taken in order, so that a later process is killed further on. A run
     that ends all the same, or has the next stage behind it, is left alone to its end, and the next
-    process begins another beside it, ``OUT-1`` and so on. The last such run is killed ``by_clock``
+    process begins another beside it, ``OUT-1`` and so on; so it is where every draw of a stage came
+    after its end, which is then killed at its first moment. The last such run is killed ``by_clock``
     times, after random times. The last process is left alone. All fork from one process, which has
     the modules of ``imports``.
     """
@@ -97,6 +98,9 @@ class Chain:
         for place in sorted(self.draws.randint(1, moments) for _ in range(n)):
             self.killed_at(stage, max(1, place - passed))
             passed = max(passed, place)
+        if all(process.stage != stage for process in self.ended[-n:]):
+            self.left_alone()  # drawn past its end: a run has a few moments less than another
+            self.killed_at(stage, 1)
 
     def _run(self, moments: Moments, limit: float | None, folder: Path | None) -> dict[str, Any]:
         if folder is None and len(self.ended) > 1 and self.ended[-1].code == 0:
