@@ -55,9 +55,9 @@ def kill_at_random(
     all of the stage's and taken in order, so that a later process is killed further on. A run
     that ends all the same, or has the next stage behind it, is left alone to its end, and the next
     process begins another beside it, ``OUT-1`` and so on; so it is where every draw of a stage came
-    after its end, which is then killed at its first moment. The last such run is killed ``by_clock``
-    times, after random times. The last process is left alone. All fork from one process, which has
-    the modules of ``imports``.
+    after its end, which is then killed at its first moment. The last such run is killed
+    ``by_clock`` times, after random times. The last process is left alone. All fork from one
+    process, which has the modules of ``imports``.
     """
     arguments = {
         "study": str(study), "out": str(out), "seed": seed, "kills": dict(kills),
