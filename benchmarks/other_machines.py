@@ -28,7 +28,7 @@ from run_differences import (
 )
 
 from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.pipeline import STAGES, run_study
+from vitscope.pipeline import chosen_stages, run_study
 from vitscope.sae.shipped import shipped_sae
 from vitscope.study import Study
 
@@ -59,9 +59,8 @@ def compute(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.child == 0:
         np.savez(options.out / "arrays.npz", **probe_arrays())  # pyright: ignore[reportArgumentType]
-        stages = [stage.name for stage in STAGES if stage.name != "report"]
         study = given(options.images, options.probe_images)
-        wanted = [s.name for s in STAGES if s.name in stages and s.is_wanted(study)]
+        wanted = [stage.name for stage in chosen_stages(study) if stage.name != "report"]
         run_study(study, options.out / "given", only=wanted)
     if options.steps:
         study = trained(options.images, options.steps, options.child)

@@ -104,7 +104,8 @@ class Chain:
 
     def _run(self, moments: Moments, limit: float | None, folder: Path | None) -> dict[str, Any]:
         if folder is None and len(self.ended) > 1 and self.ended[-1].code == 0:
-            self.folders.append(self.folders[0].with_name(f"{self.folders[0].name}-{self.n_runs}"))
+            first = self.folders[0]
+            self.folders.append(first.with_name(f"{first.name}-{len(self.folders)}"))
         arguments = ["run", self.study, "--out", str(folder or self.folders[-1])]
         moments.begin("before")
         out, err, skips = (self.scratch / f"killed.{kind}" for kind in ("out", "err", "skips"))
@@ -122,10 +123,6 @@ class Chain:
         where = left.get("stage", ""), left.get("moment", ""), left.get("passed", 0)
         self.ended.append(Killed(os.waitstatus_to_exitcode(status), *where, err.read_text()))
         return left
-
-    @property
-    def n_runs(self) -> int:
-        return len(self.folders)
 
 
 def _recorded(record: Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as handle:  # pyright: ignore[reportUnknownVariableType]
             header = (handle.metadata() or {}).get(METADATA_KEY, "{}")
+            # the handle is no mapping: it has keys() and cannot be iterated
             tensors: dict[str, Tensor] = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist") from None

@@ -96,9 +96,9 @@ def plan_runs(request: Request) -> tuple[PlannedRun, ...]:
     planned: list[PlannedRun] = []
     for model in models:
         planned += _of_model(model, targets, request)
+    alone = replace(request, targets=(SIZES_SHOWN,), other_readings=False)
     for model in _sizes_beside(models, targets, request.sources):
-        alone = replace(request, targets=(SIZES_SHOWN,), other_readings=False)
-        planned += _of_model(model, chosen_targets(alone.targets), alone)
+        planned += _of_model(model, (TARGETS[SIZES_SHOWN],), alone)
     return tuple(planned)
 
 
