@@ -19,22 +19,22 @@ import torch
 from scoring import TARGET_L0
 from zoo import write_weights
 
-from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
-from vitscope.activations.sampling import ActivationSettings
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
+from vitscope.paper.sources import Sources
+from vitscope.paper.studies import paper_study, targets_of
 from vitscope.pipeline import run_study
-from vitscope.reproduce.sources import Sources
-from vitscope.reproduce.studies import paper_study, targets_of
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.storage import save_sae
 from vitscope.scope.settings import ScopeSettings
 from vitscope.scope.views import plain_view
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
+from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
+from vitscope.tokens.sampling import ActivationSettings
 
 STAGES = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "instability")
 HEADINGS = ("model", "features", "extract s", "score s", "instability s", "all s", "peak GB")

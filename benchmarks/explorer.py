@@ -21,9 +21,6 @@ import numpy as np
 import torch
 from playwright.sync_api import Page, sync_playwright
 
-from vitscope.artifacts.atomic import read_json, write_text
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_metadata, read_table, write_table
 from vitscope.images.scenes.source import SceneSet
 from vitscope.images.sources import ImageSettings
 from vitscope.images.verify import verify_images, write_image_table
@@ -31,6 +28,9 @@ from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.shipped import shipped_sae
 from vitscope.sae.storage import load_sae, save_sae
+from vitscope.store.atomic import read_json, write_text
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_metadata, read_table, write_table
 from vitscope.study import Study, dump_study, load_study
 
 TOP_IMAGES = 16

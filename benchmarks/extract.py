@@ -18,9 +18,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vitscope.activations.extract import extract_activations
-from vitscope.activations.forward import ReadingSettings
-from vitscope.activations.sampling import ActivationSettings
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.pixels import standardise
 from vitscope.backbones.precision import matmul_precision
@@ -30,6 +27,9 @@ from vitscope.images.generated import write_generated_images
 from vitscope.images.loading import load_batches
 from vitscope.images.sources import ImageFolder
 from vitscope.scope.views import plain_view
+from vitscope.tokens.extract import extract_activations
+from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.sampling import ActivationSettings
 
 JPEG_SIZE = (500, 375)
 """The usual size of an ImageNet photograph."""

@@ -27,9 +27,9 @@ from run_differences import (
     trained_figures,
 )
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.pipeline import chosen_stages, run_study
 from vitscope.sae.shipped import shipped_sae
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
 SIDE = 88

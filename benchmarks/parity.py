@@ -31,10 +31,10 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "backbones"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import parity_mistakes as mistakes
-from parity_comparison import (
+from tests.backbones import parity_mistakes as mistakes
+from tests.backbones.parity_comparison import (
     all_rows,
     as_pixels,
     joined,
@@ -42,9 +42,9 @@ from parity_comparison import (
     read_at,
     relative_error,
 )
-from parity_deit3 import deit3_weights, run_deit3
-from parity_transformers import RivalRun, build_rival, run_rival
-from pictures import noise_batch
+from tests.backbones.parity_deit3 import deit3_weights, run_deit3
+from tests.backbones.parity_transformers import RivalRun, build_rival, run_rival
+from tests.backbones.pictures import noise_batch
 from torch import Tensor
 
 from vitscope.backbones.timm_model import build_timm

@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
 from vitscope.pipeline import STAGES
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
 from vitscope.study import Study, dump_study
 
 LAUNCH = ("-m", "torch.distributed.run", "--standalone")

@@ -20,17 +20,17 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
 from vitscope.backbones.backbone import Backbone
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.zoo import ZOO
+from vitscope.emd.transport import cell_distances
 from vitscope.images.decode import decode_image
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder, ImageRef
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.score import Scores, score
-from vitscope.scope.transport import cell_distances
 from vitscope.scope.views import Overlap, plain_view, shifted_views
+from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
 
 TARGET_L0 = 30
 

@@ -23,13 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import ot
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "scope"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from map_pairs import KINDS, MANY_SHAPES, Map, attention, features, whole_map_emd
+from tests.emd.map_pairs import KINDS, MANY_SHAPES, Map, attention, features, whole_map_emd
 
-from vitscope.scope.sparse_maps import SparseMaps
-from vitscope.scope.transport import cell_distances, emd, transport
-from vitscope.scope.transport_pot import pot_emd
+from vitscope.emd.sparse_maps import SparseMaps
+from vitscope.emd.transport import cell_distances, emd, transport
+from vitscope.emd.transport_pot import pot_emd
 
 SPARSE_SIDES = (13, 15, 16, 18, 20, 23)
 N_SPARSE = 2_000

@@ -18,14 +18,14 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from vitscope.activations.extract import extract_activations
-from vitscope.activations.forward import ReadingSettings
-from vitscope.activations.sampling import ActivationSettings
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
+from vitscope.tokens.extract import extract_activations
+from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.sampling import ActivationSettings
 
 HEADINGS = ("model", "parameters M", "file GB", "load s", "images/s", "peak GB", "tokens")
 

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "vitscope"
 
 ORDER = [
-    *("axes", "errors", "draws", "settings", "progress"),
-    *("artifacts", "distributed", "images", "backbones", "activations", "sae", "metrics", "scope"),
+    *("axes", "errors", "draws", "settings", "progress", "distributed", "store"),
+    *("images", "backbones", "tokens", "sae", "metrics", "emd", "scope"),
     *("removal", "probes", "figures", "report", "explorer"),
     *(
         "study",
@@ -19,7 +19,7 @@ ORDER = [
         "pipeline",
         "saved_gamma",
         "selfcheck",
-        "reproduce",
+        "paper",
         "demo",
         "console",
         "cli_run",
@@ -34,7 +34,7 @@ ORDER = [
 """Folders and files of the package, bottom to top: each imports only from those before it."""
 
 FORBIDDEN_WORDS = {"utils", "util", "helpers", "helper", "common", "misc"}
-MAX_FILE_LINES = 300
+MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 """Without the docstring, which may be as long as it needs to be."""
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.distributed import JobRanks
 from vitscope.images.sources import ImageSettings
+from vitscope.paper.sources import Sources
+from vitscope.paper.studies import TINY, scenes_study
 from vitscope.pipeline import run_study
-from vitscope.reproduce.sources import Sources
-from vitscope.reproduce.studies import TINY, scenes_study
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 from vitscope.study import Study, dump_study
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

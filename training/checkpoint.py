@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vitscope.artifacts.atomic import atomic_path
+from vitscope.store.atomic import atomic_path
 
 FILE = "checkpoint.pt"
 

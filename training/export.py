@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from sizes import EMBEDDING, MAX_TOKENS, MEAN, PATCH, STD, TEXT_DEPTH, TEXT_HEADS, TEXT_WIDTH
 from words import text_shape
 
-from vitscope.artifacts.atomic import atomic_path, write_json
 from vitscope.backbones.reference.description import FORMAT, HEADER_KEY, VERSION
 from vitscope.backbones.reference.text_tower import PAD, UNKNOWN
+from vitscope.store.atomic import atomic_path, write_json
 
 KEPT = ("vision.", "text.", "image_projection.", "logit_scale", "label_heads.")
 

@@ -29,7 +29,7 @@ from sizes import FINAL_RATE, LEARNING_RATE, SIZES, WARMUP_STEPS, WEIGHT_DECAY, 
 from torch import nn
 from words import tokenize
 
-from vitscope.artifacts.atomic import write_text
+from vitscope.store.atomic import write_text
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),

@@ -10,9 +10,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from vitscope.activations.shard_source import ShardSource
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.sae.storage import load_sae, save_sae
+from vitscope.store.run_directory import RunDirectory
+from vitscope.tokens.shard_source import ShardSource
 
 TOKENS = 20_000
 LARGEST_CHANGE = 0.01

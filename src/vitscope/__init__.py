@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vitscope.backbones.conformance import check_backbone
     from vitscope.backbones.loading import load_backbone
     from vitscope.backbones.settings import BackboneSettings
+    from vitscope.emd.transport import emd
     from vitscope.errors import VitscopeError
     from vitscope.images.opening import open_image
     from vitscope.images.scenes.source import SceneSet
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from vitscope.scope.partition import Partition
     from vitscope.scope.score import Scores, score
     from vitscope.scope.token_maps import token_maps
-    from vitscope.scope.transport import emd
     from vitscope.scope.views import plain_view, shifted_views
     from vitscope.study import Study, load_study
 
@@ -60,7 +60,7 @@ _HOMES = {
     "VitscopeError": "vitscope.errors",
     "check_backbone": "vitscope.backbones.conformance",
     "choose_gallery": "vitscope.scope.gallery",
-    "emd": "vitscope.scope.transport",
+    "emd": "vitscope.emd.transport",
     "exemplar_views": "vitscope.scope.exemplar_views",
     "load_backbone": "vitscope.backbones.loading",
     "load_sae": "vitscope.sae.formats.load",

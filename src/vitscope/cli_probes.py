@@ -64,9 +64,9 @@ def scaling(
     json_: Json = False,
 ) -> None:
     """Draw what probes read with and without each group, over the model sizes of a family."""
-    from vitscope.artifacts.atomic import read_json
     from vitscope.stages.scaling import scaling_lines, scaling_result
     from vitscope.stages.scaling_plan import scaling_plan
+    from vitscope.store.atomic import read_json
 
     plan = scaling_plan(sources, models, task, out)
     for study, folder in plan.to_run:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitscope.activations.sampling import ActivationSettings
 from vitscope.backbones.reference.names import DEFAULT, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.images.sources import ImageSettings
@@ -16,6 +15,7 @@ from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
 from vitscope.scope.stability_settings import StabilitySettings
 from vitscope.study import Study
+from vitscope.tokens.sampling import ActivationSettings
 
 SIDE = 88
 """Pixels a side: one patch more than the backbone's input, so that every view is cut unscaled."""

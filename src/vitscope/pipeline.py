@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitscope.artifacts.stage import read_stamp
 from vitscope.errors import ConfigError
 from vitscope.stages.awcds import run_awcds
 from vitscope.stages.context import Context, StageOutcome
@@ -21,6 +20,7 @@ from vitscope.stages.score import run_score
 from vitscope.stages.stability import run_stability
 from vitscope.stages.train import run_train
 from vitscope.stages.zeroshot import open_zero_shot_of, run_zeroshot, zero_shot_is_set
+from vitscope.store.stage import read_stamp
 from vitscope.study import Study
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from vitscope.artifacts.atomic import write_text
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.backbones.user_model import require_trust
 from vitscope.errors import RunLockedError
 from vitscope.pipeline import run_study
+from vitscope.store.atomic import write_text
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import load_study
 
 

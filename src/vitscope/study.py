@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import Field
 
-from vitscope.activations.sampling import ActivationSettings
 from vitscope.backbones.settings import BackboneSettings, resolve_name
 from vitscope.errors import ConfigError
 from vitscope.images.scenes.source import is_scene_set
@@ -23,6 +22,7 @@ from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
 from vitscope.scope.stability_settings import StabilitySettings
 from vitscope.settings import Settings, read_toml
+from vitscope.tokens.sampling import ActivationSettings
 
 Group = TypeVar("Group", bound=Settings)
 

@@ -5,8 +5,8 @@ class token joins after the positions were added. Weights are named as the autho
 """
 
 import torch
-from parity_comparison import GAIN
-from parity_transformers import RivalRun
+from tests.backbones.parity_comparison import GAIN
+from tests.backbones.parity_transformers import RivalRun
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from parity_comparison import randomise
 from safetensors.torch import load_file, save_file
+from tests.backbones.parity_comparison import randomise
 from transformers.initialization import no_init_weights
 
 from vitscope.backbones.settings import BackboneSettings

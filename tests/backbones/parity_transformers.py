@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from parity_comparison import randomise
+from tests.backbones.parity_comparison import randomise
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from transformers.initialization import no_init_weights

@@ -7,13 +7,12 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from openai_layout import openai_state
-from pictures import noise_batch
 from safetensors.torch import save_file
-from tiny_vit import randomise, tiny_vit
+from tests.backbones.openai_layout import openai_state
+from tests.backbones.pictures import noise_batch
+from tests.backbones.tiny_vit import randomise, tiny_vit
 from torch import Tensor
 
-from vitscope.artifacts.checksum import file_checksum
 from vitscope.backbones import timm_loading
 from vitscope.backbones.backbone import Site
 from vitscope.backbones.conformance import check_backbone
@@ -22,6 +21,7 @@ from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.errors import BackboneError, ConfigError
+from vitscope.store.checksum import file_checksum
 
 CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
 REGISTERS = "vit_small_patch14_reg4_dinov2.lvd142m"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity_comparison import (
+from tests.backbones.parity_comparison import (
     TOLERANCE,
     all_rows,
     as_pixels,
@@ -17,7 +17,7 @@ from parity_comparison import (
     relative_error,
     small,
 )
-from pictures import noise_batch
+from tests.backbones.pictures import noise_batch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -2,10 +2,10 @@
 
 import copy
 
-import parity_mistakes as mistakes
 import pytest
 import torch
-from parity_comparison import (
+from tests.backbones import parity_mistakes as mistakes
+from tests.backbones.parity_comparison import (
     GRID,
     TINY,
     TOLERANCE,
@@ -18,10 +18,10 @@ from parity_comparison import (
     relative_error,
     small,
 )
-from parity_deit3 import deit3_weights, run_deit3
-from parity_mistakes import Mistake
-from parity_transformers import RivalRun
-from pictures import noise_batch
+from tests.backbones.parity_deit3 import deit3_weights, run_deit3
+from tests.backbones.parity_mistakes import Mistake
+from tests.backbones.parity_transformers import RivalRun
+from tests.backbones.pictures import noise_batch
 from timm.models.vision_transformer import VisionTransformer
 
 from vitscope.backbones.weights.strict import load_state

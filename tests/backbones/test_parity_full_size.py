@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from parity_comparison import TOLERANCE, WIDE
+from tests.backbones.parity_comparison import TOLERANCE, WIDE
 
 from vitscope.backbones.zoo import ZOO
 

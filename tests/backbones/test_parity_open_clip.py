@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import open_clip
-import parity_mistakes as mistakes
 import pytest
 import torch
-from parity_comparison import (
+from tests.backbones import parity_mistakes as mistakes
+from tests.backbones.parity_comparison import (
     TOLERANCE,
     WIDE,
     all_rows,
@@ -24,7 +24,7 @@ from parity_comparison import (
     relative_error,
     small,
 )
-from pictures import noise_batch
+from tests.backbones.pictures import noise_batch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 

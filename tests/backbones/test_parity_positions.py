@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity_comparison import (
+from tests.backbones.parity_comparison import (
     GRID,
     TINY,
     TOLERANCE,
@@ -15,8 +15,8 @@ from parity_comparison import (
     relative_error,
     small,
 )
-from parity_transformers import build_rival, run_rival
-from pictures import noise_batch
+from tests.backbones.parity_transformers import build_rival, run_rival
+from tests.backbones.pictures import noise_batch
 
 from vitscope.backbones.positions import PositionMethod
 from vitscope.backbones.weights.strict import load_state

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import parity_mistakes as mistakes
 import pytest
 import torch
 import transformers
-from parity_comparison import (
+from tests.backbones import parity_mistakes as mistakes
+from tests.backbones.parity_comparison import (
     GRID,
     TINY,
     TOLERANCE,
@@ -27,10 +27,10 @@ from parity_comparison import (
     relative_error,
     small,
 )
-from parity_folders import TEXT
-from parity_mistakes import Mistake
-from parity_transformers import RivalRun, build_rival, run_rival
-from pictures import noise_batch
+from tests.backbones.parity_folders import TEXT
+from tests.backbones.parity_mistakes import Mistake
+from tests.backbones.parity_transformers import RivalRun, build_rival, run_rival
+from tests.backbones.pictures import noise_batch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 

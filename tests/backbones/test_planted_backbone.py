@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import generated_pictures, noise_batch
+from tests.backbones.pictures import generated_pictures, noise_batch
 from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone

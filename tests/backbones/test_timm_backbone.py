@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import noise_batch
-from tiny_vit import DEPTH, HEADS, PREPROCESSING, SIDE, VARIANTS, WIDTH, tiny_backbone
+from tests.backbones.pictures import noise_batch
+from tests.backbones.tiny_vit import (
+    DEPTH,
+    HEADS,
+    PREPROCESSING,
+    SIDE,
+    VARIANTS,
+    WIDTH,
+    tiny_backbone,
+)
 from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone, BlockTokens

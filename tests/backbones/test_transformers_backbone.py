@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from parity_comparison import TOLERANCE, WIDE, largest_difference, relative_error
-from parity_folders import DEPTH, HEADS, PATCH, SAVED, SIDE, WIDTH, save_tiny
-from pictures import noise_batch
+from tests.backbones.parity_comparison import TOLERANCE, WIDE, largest_difference, relative_error
+from tests.backbones.parity_folders import DEPTH, HEADS, PATCH, SAVED, SIDE, WIDTH, save_tiny
+from tests.backbones.pictures import noise_batch
 from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone, BlockTokens

@@ -8,7 +8,8 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
-from parity_folders import (
+from safetensors.torch import load_file, save_file
+from tests.backbones.parity_folders import (
     DEPTH,
     PATCH,
     SIDE,
@@ -20,11 +21,10 @@ from parity_folders import (
     refused,
     save_tiny,
 )
-from safetensors.torch import load_file, save_file
 
-from vitscope.artifacts.checksum import file_checksum
 from vitscope.backbones import transformers_source
 from vitscope.backbones.backbone import Site
+from vitscope.store.checksum import file_checksum
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity_folders import SIDE, change_json, load, save_tiny
+from tests.backbones.parity_folders import SIDE, change_json, load, save_tiny
 
 from vitscope.backbones.backbone import Preprocessing
 from vitscope.backbones.transformers_families import FAMILIES

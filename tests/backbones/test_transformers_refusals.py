@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from parity_folders import (
+from safetensors.torch import load_file, save_file
+from tests.backbones.parity_folders import (
     DEPTH,
     PATCH,
     SIDE,
@@ -17,7 +18,6 @@ from parity_folders import (
     refused,
     save_tiny,
 )
-from safetensors.torch import load_file, save_file
 
 from vitscope.backbones.transformers_families import FAMILIES
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from parity_folders import DEPTH, SIDE, WIDTH, load, save_tiny
-from pictures import noise_batch
+from tests.backbones.parity_folders import DEPTH, SIDE, WIDTH, load, save_tiny
+from tests.backbones.pictures import noise_batch
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from pictures import noise_batch
+from tests.backbones.pictures import noise_batch
 
 from vitscope.backbones.backbone import Backbone, BlockTokens
 from vitscope.backbones.conformance import check_backbone

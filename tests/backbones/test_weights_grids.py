@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from plain_vit import MetaShape
+from tests.backbones.plain_vit import MetaShape
+from tests.backbones.twins import DINOV2_TWIN, WIDTH, State, twin
+from tests.backbones.weight_files import CASES, meta_case
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
-from twins import DINOV2_TWIN, WIDTH, State, twin
-from weight_files import CASES, meta_case
 
 from vitscope.backbones.positions import resample_positions
 from vitscope.backbones.weights.strict import load_state

@@ -5,13 +5,22 @@ from typing import Any
 
 import pytest
 import torch
-from parity_comparison import TOLERANCE, WIDE, randomise, relative_error
 from safetensors.torch import save_file
+from tests.backbones.parity_comparison import TOLERANCE, WIDE, randomise, relative_error
+from tests.backbones.transformers_files import HF, hf_model, saved
+from tests.backbones.twins import (
+    CLIP_TWIN,
+    N_CLASSES,
+    WIDTH,
+    Case,
+    State,
+    state_of,
+    timm_blocks,
+    twin,
+)
+from tests.backbones.weight_files import CASES, timm_case
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
-from transformers_files import HF, hf_model, saved
-from twins import CLIP_TWIN, N_CLASSES, WIDTH, Case, State, state_of, timm_blocks, twin
-from weight_files import CASES, timm_case
 
 from vitscope.backbones.weights.layouts import LAYOUTS, layout_of, to_timm
 from vitscope.backbones.weights.strict import LoadedWeights, load_state, load_weights

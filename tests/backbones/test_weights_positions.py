@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backbones.transformers_files import HF_SIZE
+from tests.backbones.twins import PATCH, WIDTH
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 from torch.nn import functional
-from transformers_files import HF_SIZE
-from twins import PATCH, WIDTH
 
 from vitscope.backbones.positions import PositionMethod, resample_positions
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from parity_comparison import randomise
 from safetensors.torch import save_file
+from tests.backbones.parity_comparison import randomise
+from tests.backbones.transformers_files import HF_TEXT, hf_model
+from tests.backbones.twins import DEPTH, DINOV2_TWIN, SIDE, WIDTH, Case, State, state_of, twin
+from tests.backbones.weight_files import CASES, openai_case, timm_case
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
-from transformers_files import HF_TEXT, hf_model
-from twins import DEPTH, DINOV2_TWIN, SIDE, WIDTH, Case, State, state_of, twin
-from weight_files import CASES, openai_case, timm_case
 
 from vitscope.backbones.weights.fitting import refuse_what_is_no_number
 from vitscope.backbones.weights.layouts import LAYOUTS

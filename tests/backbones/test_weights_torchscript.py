@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backbones.twins import CLIP_TWIN, State, state_of, twin
+from tests.backbones.weight_files import CASES
 from torch import Tensor, nn
-from twins import CLIP_TWIN, State, state_of, twin
-from weight_files import CASES
 
 from vitscope.backbones.weights.layouts import layout_of
 from vitscope.backbones.weights.reading import read_state

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 import transformers
-from parity_comparison import randomise
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from twins import (
+from tests.backbones.parity_comparison import randomise
+from tests.backbones.twins import (
     CLIP_TWIN,
     DEPTH,
     DINOV2_TWIN,
@@ -29,6 +28,7 @@ from twins import (
     state_of,
     twin,
 )
+from torch import Tensor, nn
 
 HF_SIZE: dict[str, Any] = {
     "hidden_size": WIDTH,

@@ -8,10 +8,10 @@ from typing import Any, cast
 import open_clip
 import timm
 import torch
-from parity_comparison import randomise
-from plain_vit import MetaShape, chunked, meta_blocks, meta_state
-from transformers_files import HF
-from twins import (
+from tests.backbones.parity_comparison import randomise
+from tests.backbones.plain_vit import MetaShape, chunked, meta_blocks, meta_state
+from tests.backbones.transformers_files import HF
+from tests.backbones.twins import (
     CLIP_TWIN,
     DEPTH,
     DINOV2_TWIN,

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUICK, CommandLine, vitscope, write_pictures
 from PIL import Image
+from tests.cli.command_line import QUICK, CommandLine, write_pictures
 
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import save_sae
-
-__all__ = ["vitscope"]
 
 
 def assert_one_line(vitscope: CommandLine, *arguments: str, says: str) -> None:

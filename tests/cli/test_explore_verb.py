@@ -8,9 +8,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from command_line import QUICK, CommandLine, vitscope, write_pictures
-
-__all__ = ["vitscope"]
+from tests.cli.command_line import QUICK, CommandLine, write_pictures
 
 
 def test_what_cannot_be_served_is_said_in_one_line(vitscope: CommandLine) -> None:

@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, vitscope
+from tests.cli.command_line import CommandLine
 
 from vitscope.stages import figures
 from vitscope.stages.figures import FigureOutcome
-
-__all__ = ["vitscope"]
 
 DRAWN = (
     FigureOutcome("cds", "CDS histogram", (Path("out/cds.pdf"), Path("out/cds.png"))),

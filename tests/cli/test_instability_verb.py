@@ -4,9 +4,7 @@ import json
 import tomllib
 
 import pytest
-from command_line import QUICK, CommandLine, vitscope, write_pictures
-
-__all__ = ["vitscope"]
+from tests.cli.command_line import QUICK, CommandLine, write_pictures
 
 FEW = "[images]\ntrain = 'pictures'\nworkers = 1\n[outliers]\nimages = 4\n"
 

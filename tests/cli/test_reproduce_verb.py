@@ -6,12 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, vitscope
+from tests.cli.command_line import CommandLine
 
 from vitscope.backbones.zoo import ZOO
-from vitscope.reproduce.targets import TARGETS
-
-__all__ = ["vitscope"]
+from vitscope.paper.targets import TARGETS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
 SHOWN = [

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-from command_line import QUICK, CommandLine, vitscope, write_pictures
-
-__all__ = ["vitscope"]
+from tests.cli.command_line import QUICK, CommandLine, write_pictures
 
 SWEEP = "\n[sae.sweep]\nseed = [0, 1]\nk = [2, 3]\n"
 

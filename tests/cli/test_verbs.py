@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import QUICK, CommandLine, vitscope, write_pictures
+from tests.cli.command_line import QUICK, CommandLine, write_pictures
 
 import vitscope as package
 from vitscope import demo
@@ -20,8 +20,6 @@ from vitscope.selfcheck.check import at_least, reported, within
 from vitscope.selfcheck.selfcheck import SelfcheckReport
 from vitscope.stages.purposes import PURPOSES
 from vitscope.study import Study
-
-__all__ = ["vitscope"]
 
 EVERY = [stage.name for stage in chosen_stages(Study(images=ImageSettings(train=Path("pictures"))))]
 VERBS = [

@@ -9,7 +9,6 @@ import pytest
 from filelock import FileLock
 from starlette.testclient import TestClient
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.explorer.app import build_app
 from vitscope.explorer.guard import TOKEN_HEADER, Access
 from vitscope.explorer.live import LiveRun
@@ -19,6 +18,7 @@ from vitscope.pipeline import run_study
 from vitscope.sae.shipped import shipped_sae
 from vitscope.saved_gamma import save_gamma
 from vitscope.stages.explore import load_models, read_run
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
 SCRIPT = "<script>document.title='broken'<"  # what a file's name can hold of it: no slash

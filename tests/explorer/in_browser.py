@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
-from explored_run import live_run
 from playwright.sync_api import Browser, Error, Page, Request, expect, sync_playwright
+from tests.explorer.explored_run import live_run
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.explorer.app import build_app
 from vitscope.explorer.guard import Access
 from vitscope.explorer.live import LiveRun
+from vitscope.store.run_directory import RunDirectory
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from explored_run import (
+from PIL import Image
+from starlette.testclient import TestClient
+from tests.explorer.explored_run import (
     CLASSES,
     HANDLER,
     NAMES,
@@ -18,12 +20,7 @@ from explored_run import (
     client_of,
     live_run,
 )  # fmt: skip
-from PIL import Image
-from starlette.testclient import TestClient
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table, write_table
 from vitscope.errors import ArtifactError
 from vitscope.explorer import answers, pictures
 from vitscope.explorer.guard import TOKEN_HEADER
@@ -31,6 +28,9 @@ from vitscope.explorer.live import LiveRun
 from vitscope.pipeline import run_study
 from vitscope.saved_gamma import save_gamma
 from vitscope.stages.explore import read_run, text_side
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table, write_table
 from vitscope.study import load_study
 
 PAGES = ("/a/", "/a/images", "/a/feature/0", "/a/image/0")

@@ -7,17 +7,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from explored_run import HANDLER, SCRIPT, TITLE, live_run
-from in_browser import Visit, address, browser, served, visit, visiting, writing
 from playwright.sync_api import Browser, expect
+from tests.explorer.explored_run import HANDLER, SCRIPT, TITLE, live_run
+from tests.explorer.in_browser import Visit, served, visiting
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.explorer.live import LiveRun
 from vitscope.images.opening import open_image
 from vitscope.images.scenes.source import SceneSet
-
-__all__ = ["address", "browser", "visit", "writing"]
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 
 ROWS = "#features tbody tr[data-place]"
 

@@ -1,15 +1,12 @@
 """A run that came from elsewhere: looking at it executes nothing that it names."""
 
 import pytest
-from explored_run import copied_run, explored
-from stranger import hostile
+from tests.stages.stranger import hostile
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.errors import BackboneError
 from vitscope.saved_gamma import save_gamma
 from vitscope.stages.explore import load_models, read_run
-
-__all__ = ["copied_run", "explored"]
+from vitscope.store.run_directory import RunDirectory
 
 
 def test_code_that_a_run_names_is_executed_only_on_request(copied_run: RunDirectory) -> None:

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interrupted_runs import Ended, Job, run_jobs
 from numpy.typing import NDArray
-from run_contents import run_contents
-from small_disk import read_only, resize, small_disk
-from small_study import N_IMAGES, small_study
+from tests.faults.small_disk import read_only, resize, small_disk
+from tests.stages.interrupted_runs import Ended, Job, run_jobs
+from tests.stages.run_contents import run_contents
+from tests.stages.small_study import N_IMAGES, small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tensors import save_tensors
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.images.generated import write_generated_images
 from vitscope.probes.cache import ArrayPlan, CachePlan, fill_cache
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tensors import save_tensors
 from vitscope.study import dump_study
 
 ENOUGH_KB = 64_000

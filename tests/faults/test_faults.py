@@ -8,22 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from fork_server import fork_server
-from interrupted_runs import Job, run_jobs
-from run_contents import run_contents
-from small_study import copied, finished, pictures, small_study
+from tests.stages.fork_server import fork_server
+from tests.stages.interrupted_runs import Job, run_jobs
+from tests.stages.run_contents import run_contents
+from tests.stages.small_study import small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp, run_stage
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.errors import ArtifactError, BackboneError, ImageSetError
 from vitscope.images.generated import write_generated_images
 from vitscope.pipeline import Stage, run_study
 from vitscope.stages.context import StageOutcome
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp, run_stage
 from vitscope.study import dump_study
-
-__all__ = ["copied", "finished", "pictures"]
 
 YEAR_S = 365 * 24 * 3600.0
 

@@ -9,14 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from small_study import copied, finished, pictures, small_study
+from tests.stages.small_study import small_study
 
 import vitscope
-from vitscope.activations.extract import MANIFEST_SCHEMA
-from vitscope.activations.shard_source import ShardSource
-from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import STAMP_SCHEMA, read_stamp
 from vitscope.backbones.reference import loading
 from vitscope.backbones.reference.description import read_description
 from vitscope.errors import ArtifactError, BackboneError, SaeError
@@ -28,8 +23,11 @@ from vitscope.sae.parameters import Parameters
 from vitscope.sae.state import new_state
 from vitscope.sae.storage import SAE_SCHEMA, load_sae
 from vitscope.stages import evaluate
-
-__all__ = ["copied", "finished", "pictures"]
+from vitscope.store.atomic import read_json, write_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import STAMP_SCHEMA, read_stamp
+from vitscope.tokens.extract import MANIFEST_SCHEMA
+from vitscope.tokens.shard_source import ShardSource
 
 TESTED = {
     "artifacts/stage.py: STAMP_SCHEMA",

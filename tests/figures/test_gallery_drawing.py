@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from vitscope.emd.transport import emd
 from vitscope.figures.gallery import plot_gallery
 from vitscope.figures.heat import heat_colours
 from vitscope.figures.streams import FAINTEST, MOST, SHOWN_SHARE, pair_streams, stream_width
 from vitscope.scope.exemplar_views import GalleryFeature, GalleryImage
-from vitscope.scope.transport import emd
 
 GRID, PATCH = 7, 4
 Cell = tuple[int, int]

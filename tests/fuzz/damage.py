@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from hypothesis import strategies as st
-from mutations import ODD, as_json, as_toml, damaged, disordered
 from safetensors import SafetensorError
+from tests.fuzz.mutations import ODD, as_json, as_toml, damaged, disordered
 from torch import Tensor
 
-from vitscope.artifacts.tensors import load_tensors, save_tensors
 from vitscope.errors import ArtifactError
+from vitscope.store.tensors import load_tensors, save_tensors
 
 LENGTH_BYTES = 8
 

@@ -8,16 +8,12 @@ import h5py
 import numpy as np
 import scipy.io
 import torch
-from cases import FIXTURES
-from layouts import random_parts, write_prisma, write_saev
 from PIL import Image
 from safetensors.torch import save_file
-from small_study import small_study
+from tests.sae.formats.cases import FIXTURES
+from tests.sae.formats.layouts import random_parts, write_prisma, write_saev
+from tests.stages.small_study import small_study
 
-from vitscope.activations.extract import extract_activations
-from vitscope.activations.forward import ReadingSettings
-from vitscope.activations.sampling import ActivationSettings
-from vitscope.artifacts.tables import write_table
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.reference import loading
 from vitscope.images.generated import write_generated_images
@@ -26,7 +22,11 @@ from vitscope.pipeline import run_study
 from vitscope.probes.cache import ArrayPlan, CachePlan, fill_cache
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import save_sae
+from vitscope.store.tables import write_table
 from vitscope.study import dump_study
+from vitscope.tokens.extract import extract_activations
+from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.sampling import ActivationSettings
 
 SIDE = 12
 WNIDS = ("n01440764", "n01443537", "n01484850")

@@ -5,13 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import target_files as files
-from cases import folders
+from tests.fuzz import target_files as files
+from tests.sae.formats.cases import folders
 
-from vitscope.activations.shard_source import ShardSource
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
-from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.backbones.reference.description import read_description
 from vitscope.backbones.transformers_source import find_source
 from vitscope.backbones.weights.reading import read_state
@@ -25,7 +21,11 @@ from vitscope.probes.prompts import load_prompts
 from vitscope.sae.formats.load import load_sae
 from vitscope.stages.beside import read_other_runs
 from vitscope.stages.explore import read_run
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
+from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import load_study
+from vitscope.tokens.shard_source import ShardSource
 
 PATH = "path"
 

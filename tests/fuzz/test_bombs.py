@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.io
 import torch
-from guarded import leash
 from PIL import Image
+from tests.fuzz.guarded import leash
 
-from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.backbones.weights.reading import read_state
 from vitscope.errors import VitscopeError
 from vitscope.images.ade20k import read_ade20k
@@ -27,6 +26,7 @@ from vitscope.images.nyud import read_nyud_folder, read_nyud_mat
 from vitscope.images.scenes.source import SceneSet
 from vitscope.probes.prompts import load_prompts
 from vitscope.sae.formats.load import load_sae
+from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import load_study
 
 HUGE = 2**33

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from damage import damaged_file
-from guarded import leash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from targets import TARGETS, Target
+from tests.fuzz.damage import damaged_file
+from tests.fuzz.guarded import leash
+from tests.fuzz.targets import TARGETS, Target
 
 from vitscope.errors import VitscopeError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from probe_vit import SIDE, M, small_backbone, small_sae
+from tests.probes.probe_vit import SIDE, M, small_backbone, small_sae
 
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.backbones.timm_vit import TimmBackbone

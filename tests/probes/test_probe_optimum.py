@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.special
-from probe_reference import cached
+from tests.probes.probe_reference import cached
 
 from vitscope.probes.classification import Classification
 from vitscope.probes.search import Trial

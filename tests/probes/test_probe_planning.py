@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from probe_vit import WIDTH, M, small_backbone, small_sae
+from tests.probes.probe_vit import WIDTH, M, small_backbone, small_sae
 
 from vitscope.errors import ArtifactError
 from vitscope.probes import planning

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from probe_vit import M, small_backbone, small_sae
+from tests.probes.probe_vit import M, small_backbone, small_sae
 
-from vitscope.artifacts.tables import read_table, write_table
 from vitscope.errors import ConfigError
 from vitscope.images.ade20k import read_ade20k
 from vitscope.images.imagenet import read_class_folders
@@ -23,6 +22,7 @@ from vitscope.probes.settings import (
     ProbeSettings,
     SegmentationSettings,
 )
+from vitscope.store.tables import read_table, write_table
 
 GROUPS = {"low-removed": list(range(0, M, 2)), "high-removed": list(range(1, M, 2))}
 

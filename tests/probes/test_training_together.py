@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probe_reference import CachedFeatures, cached, depth_of, train_alone
+from tests.probes.probe_reference import CachedFeatures, cached, depth_of, train_alone
 
 from vitscope.probes import checkpoint as checkpoint_module
 from vitscope.probes.batches import epoch_order

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from probe_vit import SIDE, WIDTH, M, small_backbone, small_sae
+from tests.probes.probe_vit import SIDE, WIDTH, M, small_backbone, small_sae
 
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.errors import ConfigError

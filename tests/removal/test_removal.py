@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from removal_vit import SIDE, VARIANTS, small_backbone
-from removal_vit import WIDTH as VIT_WIDTH
+from tests.removal.removal_vit import SIDE, VARIANTS, small_backbone
+from tests.removal.removal_vit import WIDTH as VIT_WIDTH
 
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.backbones.planted.planted import PlantedBackbone

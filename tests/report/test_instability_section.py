@@ -2,8 +2,8 @@
 
 import re
 
-from page_reader import read_page
-from synthetic_report import group, make_data, reading
+from tests.report.page_reader import read_page
+from tests.report.synthetic_report import group, make_data, reading
 
 from vitscope.report.data import ReportData
 from vitscope.report.numbers import with_interval

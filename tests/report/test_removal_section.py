@@ -5,9 +5,9 @@ from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
-from page_reader import read_page
 from scipy import stats
-from synthetic_report import make_data
+from tests.report.page_reader import read_page
+from tests.report.synthetic_report import make_data
 
 from vitscope.figures.reliability import FEWEST, plot_reliability
 from vitscope.probes.calibration import Reliability, reliability

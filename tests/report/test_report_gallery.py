@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic_report import GRID, make_data, make_images, make_scores
+from tests.report.synthetic_report import GRID, make_data, make_images, make_scores
 
 from vitscope.report.cards import THICKEST, feature_card
 from vitscope.report.heatmap import VIEW_SIDE, heat_png, view_jpeg

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
-from synthetic_report import make_data
+from tests.report.synthetic_report import make_data
 
 from vitscope.report.page import write_report
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_report import make_data
+from tests.report.synthetic_report import make_data
 
 from vitscope.report.groups import group_profiles
 from vitscope.report.numbers import decimal, duration, p_value, percent, sentence, whole, with_error

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_reader import read_page
-from synthetic_report import (
+from tests.report.page_reader import read_page
+from tests.report.synthetic_report import (
     N_FEATURES,
     group,
     make_data,
@@ -20,7 +20,6 @@ from synthetic_report import (
     with_hostile_ids,
 )
 
-from vitscope.artifacts.atomic import TEMPORARY_SUFFIX
 from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
 from vitscope.report.data import PartitionSizes, ReportData
 from vitscope.report.page import render_report, write_report
@@ -32,6 +31,7 @@ from vitscope.scope.gallery import choose_gallery
 from vitscope.scope.outliers import NormHistogram, OutlierSettings, OutlierThreshold
 from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.settings import ScopeSettings
+from vitscope.store.atomic import TEMPORARY_SUFFIX
 
 NAN = float("nan")
 HOSTILE = """x"><script>alert('1')</script>&amp;{{ 7*7 }}.jpg"""

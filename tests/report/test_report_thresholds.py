@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from page_reader import read_page
-from synthetic_report import make_data, make_evidence, make_spectrum
+from tests.report.page_reader import read_page
+from tests.report.synthetic_report import make_data, make_evidence, make_spectrum
 
 from vitscope.report.page import render_report
 from vitscope.report.spectrum import describe_coverage

@@ -14,7 +14,7 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # else Triton 3.9 warns 
 
 import torch
 import triton
-from dense_sae import random_parameters
+from tests.sae.dense_sae import random_parameters
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from dense_sae import dense_top_k
+from tests.sae.dense_sae import dense_top_k
 from torch import Tensor
 
 from vitscope.sae.methods import BatchTopK, JumpRelu, Matryoshka, Method, ReluL1, TokenTopK

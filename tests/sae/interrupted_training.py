@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
 from vitscope.sae.training import TrainedSae, train_sae
+from vitscope.tokens.held_out import HeldOut
 
 SETTINGS = SaeSettings(
     expansion=4, k=4, batch_size=128, steps=40, learning_rate=3e-3, checkpoint_every=6,

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from planted_codes import mixtures, unit_atoms
 from safetensors.torch import save_file
+from tests.sae.planted_codes import mixtures, unit_atoms
 from torch import Tensor
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.distributed import JobRanks, current_ranks, share
 from vitscope.errors import SaeError
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
 from vitscope.sae.training import train_sae
+from vitscope.tokens.held_out import HeldOut
 
 BATCH = 100
 """Not divisible by three: ranks hold different numbers of rows."""

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from dense_sae import dense_top_k, random_parameters
+from tests.sae.dense_sae import dense_top_k, random_parameters
 from torch import Tensor
 
 from vitscope.errors import SaeError

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 import torch
-from dense_sae import random_parameters
+from tests.sae.dense_sae import random_parameters
 from torch import Tensor
 
 from vitscope.sae.parameters import Parameters

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from dense_methods import dense_method_loss
-from dense_sae import autograd_leaves, dense_top_k, random_parameters
 from hypothesis import given
 from hypothesis import strategies as st
-from kept_batches import fill, kept_batch
-from planted_codes import hungarian_cosine, mixtures, unit_atoms
+from tests.sae.dense_methods import dense_method_loss
+from tests.sae.dense_sae import autograd_leaves, dense_top_k, random_parameters
+from tests.sae.kept_batches import fill, kept_batch
+from tests.sae.planted_codes import hungarian_cosine, mixtures, unit_atoms
 from torch import Tensor
 
 from vitscope.distributed import ALONE

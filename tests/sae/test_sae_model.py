@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dense_sae import random_parameters
+from tests.sae.dense_sae import random_parameters
 
 from vitscope.errors import SaeError
 from vitscope.sae.activation import AboveThresholds, Activation, GroupMax, TopK

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from dense_sae import random_parameters
+from tests.sae.dense_sae import random_parameters
 
 from vitscope.errors import SaeError
 from vitscope.sae.model import SparseAutoencoder

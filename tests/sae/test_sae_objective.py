@@ -1,6 +1,6 @@
 import pytest
 import torch
-from dense_sae import autograd_leaves, dense_loss, random_parameters
+from tests.sae.dense_sae import autograd_leaves, dense_loss, random_parameters
 from torch import Tensor
 
 from vitscope.sae.kept_activations import KeptActivations

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from interrupted_training import SETTINGS, training
 from safetensors.torch import save_file
+from tests.sae.interrupted_training import SETTINGS, training
 
-from vitscope.artifacts import tensors as tensor_files
 from vitscope.sae.training import TrainedSae
+from vitscope.store import tensors as tensor_files
 
 
 class Stop(Exception):

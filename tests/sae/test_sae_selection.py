@@ -1,9 +1,9 @@
 import pytest
 import torch
-from dense_sae import dense_top_k
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept_batches import fill, kept_batch
+from tests.sae.dense_sae import dense_top_k
+from tests.sae.kept_batches import fill, kept_batch
 from torch import Tensor
 
 from vitscope.sae.kept_activations import KeptActivations

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from planted_codes import mixtures, unit_atoms
+from tests.sae.planted_codes import mixtures, unit_atoms
 
 from vitscope.sae.normalisation import fit_normalisation
 from vitscope.sae.objective import evaluate

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from dense_sae import random_parameters
+from tests.sae.dense_sae import random_parameters
 from torch import Tensor
 
-from vitscope.artifacts.tensors import load_tensors, save_tensors
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
 from vitscope.sae.activation import AboveThresholds, Activation, GroupMax, TopK
@@ -24,6 +23,7 @@ from vitscope.sae.storage import (
     save_sae,
 )
 from vitscope.sae.token_norm import ConstantNorm, LayerNorm, TokenNorm
+from vitscope.store.tensors import load_tensors, save_tensors
 
 SITE = Site(model="vit_toy.a", weights="abc", layer=3, width=12, grid=4, patch=8)
 

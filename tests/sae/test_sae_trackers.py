@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from interrupted_training import SETTINGS, training
+from tests.sae.interrupted_training import SETTINGS, training
 
 from vitscope.errors import ConfigError
 from vitscope.sae import trackers

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted_codes import hungarian_cosine, mixtures, unit_atoms
+from tests.sae.planted_codes import hungarian_cosine, mixtures, unit_atoms
 from torch import Tensor
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
 from vitscope.sae.normalisation import fit_normalisation
@@ -19,6 +18,7 @@ from vitscope.sae.source import TensorSource
 from vitscope.sae.state import new_state
 from vitscope.sae.step import take_step
 from vitscope.sae.training import train_sae
+from vitscope.tokens.held_out import HeldOut
 
 SITE = Site(model="toy", weights="w", layer=1, width=32, grid=4, patch=8)
 
@@ -138,7 +138,7 @@ def test_divergence_names_the_step_and_leaves_no_bad_checkpoint(
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from vitscope.artifacts.tensors import load_tensors
+    from vitscope.store.tensors import load_tensors
 
     return load_tensors(path)[0]
 

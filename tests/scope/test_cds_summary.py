@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_dictionary import random_pairs
+from tests.scope.toy_dictionary import random_pairs
 
 from vitscope.scope.cds import FeatureScores, summarise_pairs
 from vitscope.scope.pairs import PairScores

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from unimodal_fit import dip_by_definition
+from tests.scope.unimodal_fit import dip_by_definition
 
 from vitscope.scope import dip as module
 from vitscope.scope.dip import SMALLEST_P, dip_p_value, dip_test

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_pairs import whole_map_emd
 from numpy.typing import NDArray
-from written_attention import written
+from tests.emd.map_pairs import whole_map_emd
+from tests.scope.written_attention import written
 
+from vitscope.emd.transport import emd
 from vitscope.scope import instability
 from vitscope.scope.instability import (
     MEMBERSHIPS,
@@ -23,7 +24,6 @@ from vitscope.scope.instability import (
 )
 from vitscope.scope.instability_maps import read_maps
 from vitscope.scope.outliers import Membership, Reading
-from vitscope.scope.transport import emd
 from vitscope.scope.views import Overlap
 
 Weights = NDArray[np.float64]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.scope.written_attention import PREFIX, Written, written
 from torch import Tensor
-from written_attention import PREFIX, Written, written
 
 from vitscope.backbones.attention import QUERY_CHUNK, BlockAttention, QueryKeyAttention
 from vitscope.scope import instability_maps

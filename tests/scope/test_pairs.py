@@ -6,13 +6,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from map_pairs import whole_map_emd
-from toy_dictionary import random_pairs, slow_code, toy_sae
+from tests.emd.map_pairs import whole_map_emd
+from tests.scope.toy_dictionary import random_pairs, slow_code, toy_sae
 
+from vitscope.emd.sparse_maps import SparseMaps
 from vitscope.scope.pair_maps import PairMaps
 from vitscope.scope.pairs import PairScores, feature_maps, score_maps
 from vitscope.scope.scoring import Wanted, ordered_pairs, score_stream, wanted_by_image
-from vitscope.scope.sparse_maps import SparseMaps
 from vitscope.scope.views import Overlap
 
 GRID, WIDTH, FEATURES = 5, 6, 10

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from vitscope.emd.sparse_maps import SparseMaps
 from vitscope.scope.pair_maps import PairMaps, take_maps
 from vitscope.scope.placement import place_at_random, placement_keys
-from vitscope.scope.sparse_maps import SparseMaps
 
 
 def some_maps(n: int, shape: tuple[int, int], density: float, seed: int = 0) -> SparseMaps:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from toy_dictionary import random_pairs
+from tests.scope.toy_dictionary import random_pairs
 
 from vitscope.scope.matching import match_features
 from vitscope.scope.settings import ScopeSettings

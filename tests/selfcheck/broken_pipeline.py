@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.selfcheck import oracle_checks
 from vitscope.selfcheck import selfcheck as runs
 from vitscope.selfcheck.check import Check
 from vitscope.selfcheck.selfcheck import SelfcheckReport, run_selfcheck
+from vitscope.store.run_directory import RunDirectory
 
 N_IMAGES = 100
 TOP_IMAGES = 24

@@ -10,13 +10,13 @@ from pytest import MonkeyPatch
 from torch import Tensor
 
 from vitscope.backbones.planted.attention import WrittenAttention
+from vitscope.emd.sparse_maps import SparseMaps
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope import instability, pairs, scoring
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.exemplars import TopImages
 from vitscope.scope.outliers import OutlierThreshold
 from vitscope.scope.pairs import PairScores
-from vitscope.scope.sparse_maps import SparseMaps
 from vitscope.scope.views import Overlap
 from vitscope.stages import evaluate, outliers, partition
 

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from broken_pipeline import HonestRun, by_name, honest
-from mistakes import MISTAKES, Mistake
 from pytest import MonkeyPatch
+from tests.selfcheck.broken_pipeline import HonestRun, by_name
+from tests.selfcheck.mistakes import MISTAKES, Mistake
 
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.selfcheck.check import failures
 from vitscope.selfcheck.oracle_checks import OracleRun, check_oracle
 from vitscope.selfcheck.selfcheck import SHIFT, run_selfcheck
-
-__all__ = ["honest"]
 
 
 def test_an_honest_pipeline_passes(honest: HonestRun) -> None:

@@ -22,7 +22,7 @@ from typing import IO, Any
 WANTED = (
     "vitscope.cli",
     "vitscope.pipeline",
-    "vitscope.scope.transport_batch",
+    "vitscope.emd.transport_batch",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "ot",
@@ -106,7 +106,7 @@ def shared() -> ForkServer:
 
 
 def _answer_requests() -> None:
-    from interrupted_runs import use_small_chunks
+    from tests.stages.interrupted_runs import use_small_chunks
 
     for module in WANTED:
         import_module(module)

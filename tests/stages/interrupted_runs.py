@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fork_server import ForkServer, shared
+from tests.stages.fork_server import ForkServer, shared
 
 SMALL_CHUNK = 8
 """Images between two parts in these runs, so that forty pictures make five."""
@@ -70,14 +70,15 @@ def run_jobs(
     """
     given = [asdict(job) for job in jobs]
     server = server or shared()
-    ended = server.ask("interrupted_runs", str(scratch), given, list(imports), timeout=200)
+    name = "tests.stages.interrupted_runs"
+    ended = server.ask(name, str(scratch), given, list(imports), timeout=200)
     return [Ended(**one) for one in ended]
 
 
 def use_small_chunks() -> None:
-    from vitscope.activations import extract
     from vitscope.probes import checkpoint, features
     from vitscope.stages import chunked, zeroshot
+    from vitscope.tokens import extract
 
     chunked.CHUNK_IMAGES = extract.SHARD_IMAGES = zeroshot.CHUNK_IMAGES = SMALL_CHUNK
     features.SMALLEST_CHUNK = features.LARGEST_CHUNK = SMALL_CHUNK

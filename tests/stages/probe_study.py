@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.pipeline import STAGES, run_study
 from vitscope.sae.shipped import shipped_sae
 from vitscope.stages import chunked
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
 BEFORE = [stage.name for stage in STAGES if stage.name not in ("extract", "report")][:-2]

@@ -13,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from counted_moments import Moments
-from fork_server import shared
-from interrupted_runs import Job, run_child
+from tests.stages.counted_moments import Moments
+from tests.stages.fork_server import shared
+from tests.stages.interrupted_runs import Job, run_child
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def kill_at_random(
         "study": str(study), "out": str(out), "seed": seed, "kills": dict(kills),
         "by_clock": by_clock, "imports": list(imports),
     }  # fmt: skip
-    ended = shared().ask("random_kills", str(scratch), arguments, timeout=timeout)
+    ended = shared().ask("tests.stages.random_kills", str(scratch), arguments, timeout=timeout)
     return [Killed(**one) for one in ended]
 
 

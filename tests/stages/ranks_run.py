@@ -6,7 +6,7 @@ itself there, in the first life of the job. FAILING_RANK: there it meets an erro
 
 import os
 
-from interrupted_runs import Job, arm, use_small_chunks
+from tests.stages.interrupted_runs import Job, arm, use_small_chunks
 
 from vitscope.errors import ArtifactError
 

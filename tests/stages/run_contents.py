@@ -1,6 +1,6 @@
 """The results of a run, byte for byte."""
 
-from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.store.run_directory import RunDirectory
 
 TIMED = ("stages/", ".lock", "report.html")
 """Stamps and the report say when and how fast; two runs that are equal differ there alone."""

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from small_study import small_study
+from tests.stages.small_study import small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.images.generated import write_generated_images
 from vitscope.pipeline import run_study
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
 SHIFTS = (1, 3, 5)
@@ -19,8 +19,8 @@ STAGES = ["images", "outliers", "instability"]
 """No SAE is needed."""
 
 
-def shifted_study(pictures: Path, **changes: Any) -> Study:
-    return small_study(pictures, **{"instability": {"shifts": SHIFTS}, **changes})
+def shifted_study(shifted_pictures: Path, **changes: Any) -> Study:
+    return small_study(shifted_pictures, **{"instability": {"shifts": SHIFTS}, **changes})
 
 
 def table_of(run: RunDirectory) -> Any:  # pandas ships no types for what is done here
@@ -34,22 +34,22 @@ def again(run: RunDirectory, study: Study) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shifted_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty pictures; not to be changed."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("shifted_pictures")
     write_generated_images(folder, 40, seed=0, side=128)
     return folder
 
 
 @pytest.fixture(scope="module")
-def several(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+def several(shifted_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of three shifts; not to be changed."""
     run = RunDirectory(tmp_path_factory.mktemp("several"))
-    again(run, shifted_study(pictures))
+    again(run, shifted_study(shifted_pictures))
     return run
 
 
 @pytest.fixture
-def copied(several: RunDirectory, tmp_path: Path) -> RunDirectory:
+def copied_shifts(several: RunDirectory, tmp_path: Path) -> RunDirectory:
     """A copy of it, to be worked on."""
     return RunDirectory(Path(shutil.copytree(several.root, tmp_path / "run")))

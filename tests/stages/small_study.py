@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.images.generated import write_generated_images
 from vitscope.pipeline import run_study
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
 N_IMAGES = 40

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tomli_w
 
-from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.store.run_directory import RunDirectory
 
 CODE = """from pathlib import Path
 

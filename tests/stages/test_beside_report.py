@@ -4,19 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import copied, finished, pictures, small_study
+from tests.stages.small_study import small_study
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.errors import ArtifactError
 from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
 from vitscope.pipeline import run_study
 from vitscope.report.spectrum import awcds_of_highest, awcds_of_median
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.stages.beside import read_other_runs
-
-__all__ = ["copied", "finished", "pictures"]
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 
 
 def test_the_report_shows_both_runs_and_follows_the_other(

@@ -11,29 +11,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from interrupted_runs import SMALL_CHUNK, Ended, Job, run_jobs
-from run_contents import run_contents
-from shifted_runs import STAGES, again, copied, pictures, several, shifted_study
-from small_study import small_study
+from tests.stages.interrupted_runs import SMALL_CHUNK, Ended, Job, run_jobs
+from tests.stages.run_contents import run_contents
+from tests.stages.shifted_runs import STAGES, again, shifted_study
+from tests.stages.small_study import small_study
 from torch import Tensor
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.images.sources import ImageRef
 from vitscope.pipeline import run_study
 from vitscope.scope.instability import SHAPE
 from vitscope.scope.views import Overlap
 from vitscope.stages import chunked, instability, instability_table
 from vitscope.stages.instability_table import write_parts
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import dump_study
-
-__all__ = ["copied", "pictures", "several"]
 
 
 @pytest.fixture(scope="module")
-def killed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ended]]:
+def killed(
+    shifted_pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Ended]]:
     """A run left alone; one killed in the third part, and once more while its table is written."""
     base = tmp_path_factory.mktemp("killed")
-    study = shifted_study(pictures, outliers={"images": 32})
+    study = shifted_study(shifted_pictures, outliers={"images": 32})
     (base / "study.toml").write_text(dump_study(study))
     run = base / "run"
 
@@ -109,7 +109,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
 
 
 def test_parts_go_through_one_by_one(
-    copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    copied_shifts: RunDirectory, shifted_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stage hands on a part before the next one is computed."""
     events: list[str] = []
@@ -126,6 +126,6 @@ def test_parts_go_through_one_by_one(
     monkeypatch.setattr(chunked, "CHUNK_IMAGES", 4)
     monkeypatch.setattr(instability, "_compare_chunk", compared)
     monkeypatch.setattr(instability_table, "_columns", written)
-    again(copied, small_study(pictures, outliers={"tokens_per_image": 4}))
+    again(copied_shifts, small_study(shifted_pictures, outliers={"tokens_per_image": 4}))
     assert events == ["compute", "write"] * 3
-    assert run_contents(copied)
+    assert run_contents(copied_shifts)

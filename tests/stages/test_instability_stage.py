@@ -9,11 +9,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from shifted_runs import SHIFTS, again, copied, pictures, several, shifted_study, table_of
-from small_study import small_study
+from tests.stages.shifted_runs import SHIFTS, again, shifted_study, table_of
+from tests.stages.small_study import small_study
 from torch import Tensor
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.planted.attention import WrittenAttention
 from vitscope.backbones.planted.planted import PlantedBackbone
@@ -22,19 +21,18 @@ from vitscope.scope.instability import MEMBERSHIPS, READINGS
 from vitscope.scope.views import Overlap
 from vitscope.stages import instability
 from vitscope.stages.instability_table import TOKENS, read_instability
-
-__all__ = ["copied", "pictures", "several"]
+from vitscope.store.run_directory import RunDirectory
 
 KEYS = ["shift", "reading", "membership", "tokens"]
 
 
 def test_every_shift_is_what_a_study_of_that_shift_finds(
-    several: RunDirectory, copied: RunDirectory, pictures: Path
+    several: RunDirectory, copied_shifts: RunDirectory, shifted_pictures: Path
 ) -> None:
     together = table_of(several)
     assert sorted(together["shift"].unique()) == list(SHIFTS)
     for shift in SHIFTS:
-        alone = again(copied, small_study(pictures, scope={"shift": shift}))
+        alone = again(copied_shifts, small_study(shifted_pictures, scope={"shift": shift}))
         rows = together[together["shift"] == shift].reset_index(drop=True)
         pd.testing.assert_frame_equal(rows, alone, rtol=1e-6)
 
@@ -79,11 +77,13 @@ def test_the_summary_is_what_duckdb_makes_of_the_table(several: RunDirectory) ->
 
 
 def test_the_json_shows_the_studys_own_shift_and_membership_first(
-    several: RunDirectory, copied: RunDirectory, pictures: Path
+    several: RunDirectory, copied_shifts: RunDirectory, shifted_pictures: Path
 ) -> None:
-    for run, membership in ((several, "either"), (copied, "both")):
-        if run is copied:
-            again(copied, shifted_study(pictures, outliers={"membership": membership}))
+    for run, membership in ((several, "either"), (copied_shifts, "both")):
+        if run is copied_shifts:
+            again(
+                copied_shifts, shifted_study(shifted_pictures, outliers={"membership": membership})
+            )
         table = json.loads(run.table("instability").read_text())
         own = [r for r in table["rows"] if (r["shift"], r["membership"]) == (1, membership)]
         assert list(table["readings"].values()) == own
@@ -102,7 +102,7 @@ def test_received_is_the_same_under_every_membership(several: RunDirectory) -> N
 
 
 def test_each_view_is_encoded_once(
-    copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    copied_shifts: RunDirectory, shifted_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[bytes]] = {"tokens": [], "attention": []}
     for name, views in seen.items():
@@ -113,24 +113,27 @@ def test_each_view_is_encoded_once(
             return honest(self, images)
 
         monkeypatch.setattr(PlantedBackbone, name, counted)
-    copied.stamp("instability").unlink()
-    again(copied, shifted_study(pictures))
+    copied_shifts.stamp("instability").unlink()
+    again(copied_shifts, shifted_study(shifted_pictures))
     for views in seen.values():
         assert len(views) == len(set(views)) == 12 * 2 * len(SHIFTS)
     assert set(seen["tokens"]) == set(seen["attention"])
 
 
 def test_neither_batches_nor_calls_decide_anything(
-    several: RunDirectory, copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    several: RunDirectory,
+    copied_shifts: RunDirectory,
+    shifted_pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(instability, "IMAGES_PER_CALL", 1)
-    copied.stamp("instability").unlink()
-    found = again(copied, shifted_study(pictures, backbone={"batch_size": 7}))
+    copied_shifts.stamp("instability").unlink()
+    found = again(copied_shifts, shifted_study(shifted_pictures, backbone={"batch_size": 7}))
     pd.testing.assert_frame_equal(found, table_of(several), rtol=1e-6)
 
 
 def test_all_tokens_are_one_image_at_a_time(
-    copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    copied_shifts: RunDirectory, shifted_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     honest = PlantedBackbone.attention
@@ -140,7 +143,9 @@ def test_all_tokens_are_one_image_at_a_time(
         return honest(self, images)
 
     monkeypatch.setattr(PlantedBackbone, "attention", attention)
-    table = again(copied, small_study(pictures, outliers={"images": 3, "tokens_per_image": 0}))
+    table = again(
+        copied_shifts, small_study(shifted_pictures, outliers={"images": 3, "tokens_per_image": 0})
+    )
     assert set(sizes) == {1}
     query = table[(table["reading"] == "query") & (table["membership"] == "first")]
     n_maps = query.groupby("image_id")["n_maps"].sum()
@@ -148,7 +153,7 @@ def test_all_tokens_are_one_image_at_a_time(
 
 
 def test_rows_are_asked_for_and_never_the_whole_map(
-    copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    copied_shifts: RunDirectory, shifted_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[tuple[int, int]] = []
     honest = WrittenAttention.rows
@@ -163,13 +168,15 @@ def test_rows_are_asked_for_and_never_the_whole_map(
 
     monkeypatch.setattr(WrittenAttention, "rows", rows)
     monkeypatch.setattr(BlockAttention, "patch_rows", refuse)
-    again(copied, small_study(pictures, outliers={"tokens_per_image": 8}))
+    again(copied_shifts, small_study(shifted_pictures, outliers={"tokens_per_image": 8}))
     n_views, n_queries = np.asarray(held).T
     assert n_views.max() <= instability.IMAGES_PER_CALL
     assert n_queries.max() == 64
     assert int((n_views * n_queries).sum()) == 12 * 2 * Overlap(14, 1).n_cells, "each row once"
 
 
-def test_a_shift_too_wide_is_refused_by_name(copied: RunDirectory, pictures: Path) -> None:
+def test_a_shift_too_wide_is_refused_by_name(
+    copied_shifts: RunDirectory, shifted_pictures: Path
+) -> None:
     with pytest.raises(ConfigError, match=r"instability.shifts: 13 leaves no .* use 1 to 12"):
-        again(copied, small_study(pictures, instability={"shifts": [2, 13]}))
+        again(copied_shifts, small_study(shifted_pictures, instability={"shifts": [2, 13]}))

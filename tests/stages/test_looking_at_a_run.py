@@ -3,18 +3,15 @@
 from pathlib import Path
 
 import pytest
-from small_study import copied, finished, pictures
-from stranger import hostile
+from tests.stages.stranger import hostile
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.errors import ArtifactError
 from vitscope.stages.compare import compare_saes
 from vitscope.stages.figures import write_figures
 from vitscope.stages.publish import export_sae
 from vitscope.stages.scaling import read_scaling
 from vitscope.stages.scaling_plan import scaling_plan
-
-__all__ = ["copied", "finished", "pictures"]
+from vitscope.store.run_directory import RunDirectory
 
 PICTURES = ("gallery-low", "gallery-high", "norm-maps", "awcds-maps")
 """Figures that take the backbone."""

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interrupted_runs import SMALL_CHUNK, Job, run_jobs
-from probe_study import BEFORE, before, probe_study, probed
-from run_contents import run_contents
+from tests.stages.interrupted_runs import SMALL_CHUNK, Job, run_jobs
+from tests.stages.probe_study import BEFORE, probe_study
+from tests.stages.run_contents import run_contents
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.errors import ConfigError, ImageSetError
 from vitscope.pipeline import run_study
 from vitscope.probes.cache import read_cache
@@ -23,9 +21,9 @@ from vitscope.removal.statistics import ContributionSums
 from vitscope.sae.storage import load_sae
 from vitscope.stages.probe_plan import plan_lines, plan_notes, plan_probes
 from vitscope.stages.removal_tables import read_removal
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import Study, dump_study
-
-__all__ = ["before", "probed"]
 
 TASKS = ("classification", "segmentation", "depth")
 

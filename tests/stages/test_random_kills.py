@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from probe_study import probe_study
-from random_kills import Killed, kill_at_random
-from run_contents import run_contents
-from small_study import N_IMAGES, small_study
+from tests.stages.probe_study import probe_study
+from tests.stages.random_kills import Killed, kill_at_random
+from tests.stages.run_contents import run_contents
+from tests.stages.small_study import N_IMAGES, small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.backbones.reference.names import REFERENCES
 from vitscope.images.generated import write_generated_images
 from vitscope.pipeline import chosen_stages
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study, dump_study
 
 AT_LEAST = 50

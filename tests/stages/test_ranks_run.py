@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from probe_study import before, probe_study, probed
-from small_study import copied, finished, pictures, small_study
+from tests.stages.probe_study import probe_study
+from tests.stages.small_study import small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
-from vitscope.artifacts.tables import read_table
 from vitscope.pipeline import run_study
 from vitscope.sae.storage import load_sae
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
+from vitscope.store.tables import read_table
 from vitscope.study import dump_study
-
-__all__ = ["before", "copied", "finished", "pictures", "probed"]
 
 SCRIPT = Path(__file__).with_name("ranks_run.py")
 

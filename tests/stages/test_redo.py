@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from run_contents import run_contents
-from small_study import copied, finished, pictures, small_study
+from tests.stages.run_contents import run_contents
+from tests.stages.small_study import small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.errors import ArtifactError, ConfigError, SaeError
 from vitscope.images.verify import read_image_table
 from vitscope.pipeline import chosen_stages, run_study
 from vitscope.sae.storage import load_sae, save_sae
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
-
-__all__ = ["copied", "finished", "pictures"]
 
 EVERY = [stage.name for stage in chosen_stages(small_study(Path()))]
 """Without probes, as their images are not named."""

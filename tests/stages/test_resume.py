@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupted_runs import SMALL_CHUNK, Ended, Job, run_jobs
-from run_contents import run_contents
-from small_study import N_IMAGES, copied, finished, pictures, small_study
+from tests.stages.interrupted_runs import SMALL_CHUNK, Ended, Job, run_jobs
+from tests.stages.run_contents import run_contents
+from tests.stages.small_study import N_IMAGES, small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.errors import RunLockedError
 from vitscope.pipeline import chosen_stages, run_study
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 from vitscope.study import dump_study
-
-__all__ = ["copied", "finished", "pictures"]
 
 EVERY = [stage.name for stage in chosen_stages(small_study(Path()))]
 """Without probes, as their images are not named."""
@@ -138,7 +136,7 @@ def test_after_an_interruption_of_every_stage_the_run_ends(interrupted: list[End
 HOLD = """
 import sys, time
 from pathlib import Path
-from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.store.run_directory import RunDirectory
 with RunDirectory(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()

@@ -5,20 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_study import copied, finished, pictures
 
-from vitscope.artifacts.run_directory import RunDirectory
+from vitscope.emd.transport import emd
 from vitscope.errors import ArtifactError
 from vitscope.figures.files import FORMATS
 from vitscope.scope.exemplar_views import exemplar_views
 from vitscope.scope.pairs import PairScores
-from vitscope.scope.transport import emd
 from vitscope.stages.context import Context
 from vitscope.stages.figure_source import FigureSource, spread_images
 from vitscope.stages.figures import DRAWINGS, write_figures
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import load_study
-
-__all__ = ["copied", "finished", "pictures"]
 
 LACKS = {"shifts": "--shifts 1-6", "reliability": "probes.zeroshot.images"}
 BEGINS = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}

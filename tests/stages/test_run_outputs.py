@@ -11,17 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors import safe_open
-from small_study import N_IMAGES, finished, pictures, small_study
+from tests.stages.small_study import N_IMAGES, small_study
 
 import vitscope as vs
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_metadata
 from vitscope.pipeline import STAGES, chosen_stages, run_study
 from vitscope.sae.storage import load_sae
 from vitscope.scope.views import Overlap
 from vitscope.stages.purposes import PURPOSES
-
-__all__ = ["finished", "pictures"]
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_metadata
 
 N_FEATURES = 192
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from two_sizes import n_parameters
+from tests.stages.two_sizes import n_parameters
 
 from vitscope import cli
-from vitscope.artifacts.tables import read_table
+from vitscope.store.tables import read_table
 
 STUDY = """
 name = "family"

@@ -4,15 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import copied, finished, pictures, small_study
+from tests.stages.small_study import small_study
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.errors import ArtifactError
 from vitscope.pipeline import run_study
 from vitscope.stages.stability import read_stability
-
-__all__ = ["copied", "finished", "pictures"]
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 
 
 def test_a_run_compares_its_own_choices(finished: RunDirectory) -> None:

@@ -7,14 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from interrupted_runs import Job, run_jobs
-from run_contents import run_contents
-from small_study import finished, pictures, small_study
+from tests.stages.interrupted_runs import Job, run_jobs
+from tests.stages.run_contents import run_contents
+from tests.stages.small_study import small_study
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
-from vitscope.artifacts.tables import read_table
 from vitscope.errors import ConfigError, SaeError
 from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder
@@ -22,9 +18,11 @@ from vitscope.sae.storage import load_sae, save_sae
 from vitscope.stages.compare import compare_saes, comparison_lines, match_all
 from vitscope.stages.context import StageOutcome
 from vitscope.stages.sweep import sweep_lines, sweep_points, sweep_study
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
+from vitscope.store.tables import read_table
 from vitscope.study import dump_study
-
-__all__ = ["finished", "pictures"]
 
 SWEEP = {"seed": [0, 1], "k": [2, 3], "method": ["batch-topk", "topk"]}
 

@@ -9,9 +9,9 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from vitscope.artifacts.checksum import bytes_checksum, file_checksum
 from vitscope.backbones.hub import require_answer, unfetched
 from vitscope.errors import BackboneError
+from vitscope.store.checksum import bytes_checksum, file_checksum
 
 CONFIG = "config.json"
 SAFETENSORS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitscope.emd.flows import Flow, optimal_flow
 from vitscope.explorer.lens import FIRST, SECOND, Lens
 from vitscope.explorer.pictures import NoSuchPictureError, PictureKey
 from vitscope.explorer.records import NOT_SCORED
 from vitscope.report.heatmap import heat_png_bytes
-from vitscope.scope.flows import Flow, optimal_flow
 from vitscope.scope.views import Overlap
 
 ARROWS_SHOWN = 60

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from vitscope.artifacts.atomic import atomic_path
+from vitscope.store.atomic import atomic_path
 
 FORMATS = ("svg", "pdf", "png")
 DPI = 300

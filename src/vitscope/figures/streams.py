@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitscope.emd.flows import optimal_flow
 from vitscope.scope.exemplar_views import GalleryImage
-from vitscope.scope.flows import optimal_flow
 
 SHOWN_SHARE = 0.9
 """Of the mass that moves: streams are drawn from the largest down, until so much is shown."""

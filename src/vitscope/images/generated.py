@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vitscope.artifacts.atomic import atomic_path
 from vitscope.draws import generator
+from vitscope.store.atomic import atomic_path
 
 Colour = tuple[int, int, int]
 Plane = NDArray[np.float32]

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitscope.artifacts.checksum import bytes_checksum
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import PIL_PIXEL_LIMIT, UnreadableImageError, decode_image
 from vitscope.images.imagenet_synsets import read_lines, read_synset_order
 from vitscope.images.listing import IMAGE_SUFFIXES
 from vitscope.images.order import natural_key
+from vitscope.store.checksum import bytes_checksum
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 """One ILSVRC2012 id (from 1) a line, in the order of the validation files."""

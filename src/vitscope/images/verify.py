@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vitscope.artifacts.atomic import write_text
-from vitscope.artifacts.checksum import bytes_checksum
-from vitscope.artifacts.tables import read_metadata, read_table, write_table
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError, check_bytes, read_file
 from vitscope.images.parallel import ordered_map, worker_count
 from vitscope.images.scenes.address import scene_address
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
+from vitscope.store.atomic import write_text
+from vitscope.store.checksum import bytes_checksum
+from vitscope.store.tables import read_metadata, read_table, write_table
 
 _AHEAD_PER_WORKER = 8
 """Files begun ahead of the one awaited: enough that one large image does not idle the others."""

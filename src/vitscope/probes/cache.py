@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from vitscope.artifacts.atomic import read_json, write_json
 from vitscope.distributed import Ranks, current_ranks
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.progress import Tracker
+from vitscope.store.atomic import read_json, write_json
 
 RECORD = "cache.json"
 SCHEMA = 1

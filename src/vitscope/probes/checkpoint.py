@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vitscope.artifacts.tensors import load_tensors, save_tensors
 from vitscope.errors import ArtifactError
+from vitscope.store.tensors import load_tensors, save_tensors
 
 SAVE_EVERY_S = 60.0
 """Seconds between two saves: what a kill may cost, beside the epoch it was in."""

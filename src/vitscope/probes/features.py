@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.artifacts.checksum import bytes_checksum, fingerprint
 from vitscope.backbones.backbone import Backbone, BlockTokens
 from vitscope.errors import BackboneError, ConfigError
 from vitscope.images.parallel import ordered_map
@@ -26,6 +25,7 @@ from vitscope.removal.groups import Group, group_mask
 from vitscope.removal.remove import remove_groups
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits
+from vitscope.store.checksum import bytes_checksum, fingerprint
 
 ORIGINAL = "original"
 TARGET, IMAGE_TOKEN = "target", "image_token"

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitscope.artifacts.checksum import fingerprint
 from vitscope.images.scenes.address import RENDERER
 from vitscope.images.scenes.scene import render_scene
 from vitscope.images.scenes.vocabulary import LABEL_CLASSES, MASK_CLASSES
 from vitscope.probes.settings import Task
+from vitscope.store.checksum import fingerprint
 
 
 class LabelledImages(Protocol):

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from vitscope.artifacts.checksum import fingerprint
 from vitscope.distributed import rank_0_goes_on
 from vitscope.errors import ConfigError
 from vitscope.probes.batches import CachedFeatures
@@ -19,6 +18,7 @@ from vitscope.probes.segmentation import Segmentation
 from vitscope.probes.settings import DepthSettings, ProbeSettings, Task
 from vitscope.probes.training import score_heads, train_heads
 from vitscope.probes.upsampling import Upsampling
+from vitscope.store.checksum import fingerprint
 
 MEGABYTE = 1 << 20
 

@@ -6,7 +6,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vitscope.artifacts.atomic import write_text
 from vitscope.figures.awcds import plot_awcds
 from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
 from vitscope.figures.cds import plot_cds
@@ -28,6 +27,7 @@ from vitscope.report.removal_view import removal_view
 from vitscope.report.spectrum import describe_coverage
 from vitscope.report.study import study_toml
 from vitscope.report.thresholds import gamma_view, tau_view
+from vitscope.store.atomic import write_text
 
 SKIPPED_SHOWN = 50
 """Skipped images listed on the page; ``skipped.csv`` has them all."""

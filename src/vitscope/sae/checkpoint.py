@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from vitscope.artifacts.tensors import load_tensors, save_tensors
 from vitscope.errors import ArtifactError
 from vitscope.sae.normalisation import Normalisation
 from vitscope.sae.parameters import Parameters
 from vitscope.sae.state import StepFigures, TrainingState, new_state
 from vitscope.sae.watch import Watch
+from vitscope.store.tensors import load_tensors, save_tensors
 
 CHECKPOINT_SCHEMA = 4
 """Bumped when the content of a checkpoint, or what a step does with it, changes."""

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, replace
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.backbones.backbone import Site
 from vitscope.sae.activation import ABOVE_THRESHOLD, AboveThresholds, Activation, TopK
 from vitscope.sae.methods import LABELS, ReluL1, TokenTopK, one_threshold
@@ -13,6 +12,7 @@ from vitscope.sae.plan import TrainingPlan
 from vitscope.sae.state import TrainingState
 from vitscope.sae.threshold import ThresholdFit, fit_with_interval
 from vitscope.sae.watch import look
+from vitscope.tokens.held_out import HeldOut
 
 
 def sae_at(

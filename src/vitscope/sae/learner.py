@@ -8,7 +8,6 @@ from typing import Self
 
 import torch
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Rows
 from vitscope.backbones.backbone import Site
 from vitscope.distributed import DistributedError, Ranks, share
@@ -25,6 +24,7 @@ from vitscope.sae.state import TrainingState, new_state
 from vitscope.sae.step import require_finite
 from vitscope.sae.stepper import Buffers, stepper_for
 from vitscope.sae.watch import HeldOutFigures, look
+from vitscope.tokens.held_out import HeldOut
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from vitscope.artifacts.atomic import write_text
 from vitscope.errors import ArtifactError
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.state import StepFigures
 from vitscope.sae.trackers import Tracker, open_trackers
 from vitscope.sae.watch import HeldOutFigures
+from vitscope.store.atomic import write_text
 
 
 class MetricsLog:

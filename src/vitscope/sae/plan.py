@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from vitscope.artifacts.checksum import fingerprint as hash_of
 from vitscope.errors import SaeError
 from vitscope.sae.methods import method_of, warmed
 from vitscope.sae.objective import Objective
 from vitscope.sae.schedule import dead_after, effective_batch, total_steps
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TokenSource
+from vitscope.store.checksum import fingerprint as hash_of
 
 NOT_IN_KEY = {"path", "checkpoint_every", "log_every", "track", "sweep"}
 """Settings that leave the weights as they are: changing them does not void a checkpoint."""

@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from vitscope.activations.held_out import HeldOutKind
 from vitscope.sae.trackers import TrackerName
 from vitscope.settings import Settings
+from vitscope.tokens.held_out import HeldOutKind
 
 MethodName = Literal["batch-topk", "topk", "relu", "jumprelu", "matryoshka"]
 

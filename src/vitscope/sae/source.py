@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Float32, Rows
 from vitscope.draws import generator
+from vitscope.tokens.held_out import HeldOut
 
 
 @runtime_checkable

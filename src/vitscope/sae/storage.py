@@ -9,9 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.checksum import bytes_checksum, file_checksum
-from vitscope.artifacts.tensors import load_tensors, save_tensors
 from vitscope.backbones.backbone import Site
 from vitscope.errors import ArtifactError, SaeError
 from vitscope.sae.card import (
@@ -22,6 +19,9 @@ from vitscope.sae.card import (
     read_token_norm,
 )
 from vitscope.sae.model import Info, SparseAutoencoder
+from vitscope.store.atomic import read_json, write_json
+from vitscope.store.checksum import bytes_checksum, file_checksum
+from vitscope.store.tensors import load_tensors, save_tensors
 
 SAE_SCHEMA = 2
 """Bumped when the meaning of a file changes: 1 knew one threshold and no token normalisation."""

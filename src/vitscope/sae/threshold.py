@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Float, Rows
 from vitscope.draws import generator
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.selection import largest_values
+from vitscope.tokens.held_out import HeldOut
 
 ROWS_AT_ONCE = 2048
 """Tokens encoded at a time."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from vitscope.activations.held_out import HeldOut
 from vitscope.axes import Rows
 from vitscope.backbones.backbone import Site
 from vitscope.distributed import current_ranks
@@ -23,6 +22,7 @@ from vitscope.sae.source import TokenSource
 from vitscope.sae.state import StepFigures
 from vitscope.sae.step import BadStepError
 from vitscope.sae.stepper import Buffers
+from vitscope.tokens.held_out import HeldOut
 
 NAMED_IMAGES = 3
 """Images that a message names; of many, the first."""

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
 from vitscope.backbones.backbone import Backbone
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.pairs import PairScores
 from vitscope.scope.views import Overlap, shifted_views
+from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
 
 IMAGES_PER_FEATURE = 3
 """Strongest images shown of each feature."""

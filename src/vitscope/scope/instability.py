@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.draws import generator
+from vitscope.emd.transport import emd
 from vitscope.scope.instability_maps import ViewMaps
 from vitscope.scope.outliers import Membership, Reading, outlier_membership
-from vitscope.scope.transport import emd
 from vitscope.scope.views import Overlap
 
 READINGS: tuple[Reading, ...] = ("query", "received", "key")

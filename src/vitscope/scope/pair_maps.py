@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.scope.sparse_maps import SparseMaps
+from vitscope.emd.sparse_maps import SparseMaps
 
 SIDES = ("first", "second")
 

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitscope.emd.transport import emd
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.pair_maps import PairMaps, take_maps
 from vitscope.scope.placement import place_at_random, placement_keys
-from vitscope.scope.transport import emd
 from vitscope.scope.views import Overlap
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.draws import draw_key
-from vitscope.scope.sparse_maps import SparseMaps
+from vitscope.emd.sparse_maps import SparseMaps
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)

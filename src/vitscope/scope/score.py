@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
 from vitscope.backbones.backbone import Backbone
 from vitscope.images.opening import ImageSet
 from vitscope.images.parallel import worker_count
@@ -26,6 +25,7 @@ from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.scoring import ordered_pairs, score_stream, wanted_by_image
 from vitscope.scope.settings import Missing
 from vitscope.scope.views import Overlap, plain_view, shifted_views
+from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
 
 MAX_SKIPPED = 0.05
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitscope.draws import generator
+from vitscope.emd.sparse_maps import SparseMaps
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.pair_maps import PairMaps
 from vitscope.scope.pairs import PairScores, cross_image_distances, feature_maps, score_maps
-from vitscope.scope.sparse_maps import SparseMaps
 from vitscope.scope.views import Overlap
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitscope.activations.forward import PassClock, ReadingSettings, encode_images
 from vitscope.backbones.backbone import Backbone
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
@@ -16,6 +15,7 @@ from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits
 from vitscope.scope.awcds import token_scope
 from vitscope.scope.views import plain_view
+from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.planted.spec import Kind
 from vitscope.backbones.planted.truth import expected_cds, expected_instability
@@ -21,6 +18,9 @@ from vitscope.scope.instability import READINGS
 from vitscope.selfcheck.check import Check, at_least, at_most, reported, within
 from vitscope.selfcheck.map_checks import check_maps
 from vitscope.selfcheck.truth_tables import TruthTables, read_truth, true_awcds
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 
 CDS_TOLERANCE = 0.02
 LEAST_AUROC = 0.99

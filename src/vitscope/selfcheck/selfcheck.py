@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vitscope.activations.sampling import ActivationSettings
-from vitscope.artifacts.tables import read_table
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.images.generated import write_generated_images
 from vitscope.images.opening import open_image_set
@@ -26,7 +24,9 @@ from vitscope.selfcheck.check import Check, failures
 from vitscope.selfcheck.oracle import oracle_sae
 from vitscope.selfcheck.oracle_checks import OracleRun, check_oracle
 from vitscope.selfcheck.trained_checks import check_recovery, match_atoms
+from vitscope.store.tables import read_table
 from vitscope.study import Study
+from vitscope.tokens.sampling import ActivationSettings
 
 ORACLE_STAGES = (
     "images", "train", "outliers", "evaluate", "score", "partition", "instability", "awcds",

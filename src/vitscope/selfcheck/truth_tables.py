@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitscope.activations.forward import ReadingSettings
 from vitscope.backbones.planted.mixture import Mixture
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.planted.spec import PlantedSpec
 from vitscope.images.loading import load_batches
 from vitscope.images.sources import ImageRef
 from vitscope.scope.views import plain_view, shifted_views
+from vitscope.tokens.forward import ReadingSettings
 
 READING = ReadingSettings()
 

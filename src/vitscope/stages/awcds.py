@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import read_table, write_table
 from vitscope.images.sources import ImageRef
 from vitscope.images.subset import pick_images
 from vitscope.scope.awcds import norm_spectrum, token_scope
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import read_table, write_table
 
 COLUMNS = ("norms", "awcds", "scored", "active")
 """What a chunk keeps of every token, image by image."""

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.checksum import bytes_checksum, file_checksum
-from vitscope.artifacts.foreign import tables_of
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
-from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.errors import ArtifactError
 from vitscope.report.beside import RunFigures
 from vitscope.report.instability import chosen_reading
 from vitscope.scope.evidence import Evidence
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.run_tables import read_reconstruction, read_spectrum, read_threshold
+from vitscope.store.atomic import read_json
+from vitscope.store.checksum import bytes_checksum, file_checksum
+from vitscope.store.foreign import tables_of
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
+from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import Study, load_study
 
 STAGES = ("evaluate", "partition", "outliers", "instability", "awcds")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from PIL.Image import Image
 from torch import Tensor
 
-from vitscope.activations.chunks import ChunkedEncoding
-from vitscope.activations.forward import EncodedBatch, PassClock, ReadingSettings
-from vitscope.activations.shared_parts import shared_parts
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
 from vitscope.stages.context import Context
+from vitscope.tokens.chunks import ChunkedEncoding
+from vitscope.tokens.forward import EncodedBatch, PassClock, ReadingSettings
+from vitscope.tokens.shared_parts import shared_parts
 
 CHUNK_IMAGES = 128
 """Images between two saved parts: what a kill may cost."""

@@ -12,12 +12,12 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vitscope.artifacts.foreign import tables_of
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.errors import ConfigError, SaeError
 from vitscope.sae.formats.load import load_sae
 from vitscope.scope.matching import LEAST_COSINE, Matches, match_features
+from vitscope.store.foreign import tables_of
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 
 ASSIGN_UP_TO = 8192
 """Features up to which all are assigned at once: a minute; the time grows with the third power."""

@@ -9,10 +9,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from vitscope.activations.forward import ReadingSettings
-from vitscope.artifacts.checksum import fingerprint
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import StageBody, Stamp, outputs_digest, read_stamp, run_stage
 from vitscope.backbones.backbone import Backbone
 from vitscope.backbones.loading import PLANTED, choose_device, load_backbone
 from vitscope.distributed import current_ranks
@@ -25,7 +21,11 @@ from vitscope.sae.storage import check_fits, load_sae
 from vitscope.scope.instability_settings import compared_overlaps
 from vitscope.scope.views import plain_view, shifted_views
 from vitscope.stages.joined import announce_end, announced, joined_stage
+from vitscope.store.checksum import fingerprint
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import StageBody, Stamp, outputs_digest, read_stamp, run_stage
 from vitscope.study import Study
+from vitscope.tokens.forward import ReadingSettings
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.artifacts.atomic import write_json
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import write_table
 from vitscope.images.sources import ImageRef
 from vitscope.metrics.activity import FeatureActivity
 from vitscope.metrics.reconstruction import GROUPS, ReconstructionSums
@@ -20,6 +17,9 @@ from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.outliers import read_tau
+from vitscope.store.atomic import write_json
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import write_table
 
 ACTIVITY_SCHEMA = 2
 """Counts up when the table of activity gets other columns: the stage is then done anew."""

@@ -9,12 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.checksum import fingerprint
-from vitscope.artifacts.foreign import tables_of
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
-from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.backbones.backbone import Site
 from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.user_model import require_trust
@@ -32,6 +26,12 @@ from vitscope.probes.towers import load_tower
 from vitscope.scope.outliers import NormHistogram
 from vitscope.stages.context import Context
 from vitscope.stages.run_tables import read_reconstruction, read_spectrum, read_threshold
+from vitscope.store.atomic import read_json
+from vitscope.store.checksum import fingerprint
+from vitscope.store.foreign import tables_of
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
+from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import Study, load_study
 
 NEEDED = ("images", "train", "outliers", "evaluate", "score", "partition")

@@ -1,10 +1,10 @@
 """Stage «extract»: patch tokens of the training images, as shards on disk."""
 
-from vitscope.activations.extract import MANIFEST_SCHEMA, extract_activations
-from vitscope.artifacts.atomic import write_json
-from vitscope.artifacts.stage import StageOutput
 from vitscope.distributed import rank_0_goes_on
 from vitscope.stages.context import Context, StageOutcome
+from vitscope.store.atomic import write_json
+from vitscope.store.stage import StageOutput
+from vitscope.tokens.extract import MANIFEST_SCHEMA, extract_activations
 
 
 def run_extract(context: Context) -> StageOutcome:

@@ -4,11 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.foreign import tables_of
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
-from vitscope.artifacts.tables import read_table
 from vitscope.backbones.user_model import require_trust
 from vitscope.errors import VitscopeError
 from vitscope.images.sources import ImageRef
@@ -25,6 +20,11 @@ from vitscope.stages.context import Context
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.run_tables import read_threshold
 from vitscope.stages.score import read_pairs
+from vitscope.store.atomic import read_json
+from vitscope.store.foreign import tables_of
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
+from vitscope.store.tables import read_table
 
 IMAGES_SHOWN = 4
 """Images of the maps of norms and awCDS."""

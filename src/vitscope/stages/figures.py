@@ -7,8 +7,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
 from vitscope.errors import ArtifactError, VitscopeError
 from vitscope.figures.awcds import plot_awcds
 from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
@@ -30,6 +28,8 @@ from vitscope.stages.figure_source import FigureSource, NotInRunError
 from vitscope.stages.removal_tables import read_removal
 from vitscope.stages.run_tables import read_norm_histogram, read_spectrum
 from vitscope.stages.scaling import draw_scaling, read_scaling
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
 from vitscope.study import load_study
 
 PER_GROUP = 6

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from vitscope.artifacts.stage import StageOutput
 from vitscope.distributed import current_ranks, part_of, rank_0_goes_on
 from vitscope.images.opening import ImageSet, open_image_set
 from vitscope.images.verify import (
@@ -14,6 +13,7 @@ from vitscope.images.verify import (
     write_skipped,
 )
 from vitscope.stages.context import Context, StageOutcome
+from vitscope.store.stage import StageOutput
 
 
 def run_images(context: Context) -> StageOutcome:

@@ -12,9 +12,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from vitscope.activations.forward import EncodedBatch, PassClock
-from vitscope.artifacts.atomic import write_json
-from vitscope.artifacts.stage import StageOutput
 from vitscope.backbones.backbone import Site
 from vitscope.images.parallel import worker_count
 from vitscope.images.sources import ImageRef
@@ -28,7 +25,10 @@ from vitscope.stages.chunked import Batches, stream_parts
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.instability_table import write_parts
 from vitscope.stages.outliers import read_tau
+from vitscope.store.atomic import write_json
+from vitscope.store.stage import StageOutput
 from vitscope.study import Study
+from vitscope.tokens.forward import EncodedBatch, PassClock
 
 IMAGES_PER_CALL = 8
 """Images whose attention is read at a time; one where every token is compared."""

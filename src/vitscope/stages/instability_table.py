@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.table_stream import table_stream
 from vitscope.images.sources import ImageRef
 from vitscope.scope.instability import GROUPS, MEMBERSHIPS, READINGS
 from vitscope.scope.instability_summary import (
@@ -19,6 +17,8 @@ from vitscope.scope.instability_summary import (
     ReadingInstability,
 )
 from vitscope.scope.views import Overlap
+from vitscope.store.atomic import read_json
+from vitscope.store.table_stream import table_stream
 
 TOKENS = ("outlier", "other")
 """The groups, as the table names them."""

@@ -10,10 +10,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from vitscope.artifacts.atomic import write_text
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import StageBody, StageOutput, Stamp
 from vitscope.distributed import ShareDone, current_ranks
+from vitscope.store.atomic import write_text
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import StageBody, StageOutput, Stamp
 from vitscope.study import Study, dump_study
 
 WORK, END = "work", "end"

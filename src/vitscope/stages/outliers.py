@@ -7,9 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import write_table
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.sources import ImageRef
 from vitscope.images.subset import pick_images
@@ -17,6 +14,9 @@ from vitscope.scope.outliers import SMALLEST_NORM, propose_tau
 from vitscope.scope.tau_evidence import tau_evidence
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
+from vitscope.store.atomic import read_json, write_json
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import write_table
 
 N_NORM_BINS = 200
 

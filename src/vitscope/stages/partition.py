@@ -5,9 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from vitscope.artifacts.atomic import write_json
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import read_table, write_table
 from vitscope.backbones.zoo import ZOO
 from vitscope.scope.cds import FeatureScores, summarise_pairs
 from vitscope.scope.gamma_evidence import gamma_evidence
@@ -16,6 +13,9 @@ from vitscope.scope.settings import Missing
 from vitscope.scope.views import Overlap
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.score import read_pairs
+from vitscope.store.atomic import write_json
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import read_table, write_table
 
 READINGS: tuple[Missing, ...] = ("max", "drop", "zero")
 

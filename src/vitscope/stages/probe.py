@@ -6,9 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import write_table
 from vitscope.backbones.parameters import count_parameters
 from vitscope.distributed import ShareDone, current_ranks, rank_0_goes_on
 from vitscope.errors import ArtifactError, ConfigError
@@ -23,6 +20,9 @@ from vitscope.removal.groups import Group
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.removal_groups import RemovedGroups, removed_groups
+from vitscope.store.atomic import read_json, write_json
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import write_table
 from vitscope.study import Study
 
 TRIALS = "probes.parquet"

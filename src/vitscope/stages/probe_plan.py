@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
 from vitscope.probes.features import Extraction
 from vitscope.probes.planning import TaskNeeds, imagenet_needs, needs_of, size, span
 from vitscope.removal.groups import Group
@@ -18,6 +16,8 @@ from vitscope.sae.model import SparseAutoencoder
 from vitscope.stages.context import Context
 from vitscope.stages.probe import extraction, open_tasks
 from vitscope.stages.removal_groups import GROUPS, control_name, removed_groups
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
 from vitscope.study import Study
 
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import outputs_digest, read_stamp
 from vitscope.errors import ConfigError
 from vitscope.sae.formats.export_saelens import export_saelens
 from vitscope.sae.formats.hub_folder import Evidence, write_hub_folder
 from vitscope.sae.formats.load import load_sae
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import outputs_digest, read_stamp
 
 TARGETS = ("hub", "saelens")
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.artifacts.tables import read_table
 from vitscope.removal.controls import Control, matched_controls
 from vitscope.stages.context import Context
+from vitscope.store.tables import read_table
 
 GROUPS = ("high", "low")
 

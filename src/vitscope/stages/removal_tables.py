@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import read_stamp
 from vitscope.probes.calibration import Reliability
 from vitscope.probes.zero_shot import ZeroShotSummary
 from vitscope.report.removal import RemovalFigures, TaskFigures, VariantGroup, ZeroShotFigures
 from vitscope.stages.run_tables import number
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import read_stamp
 
 TABLES = {"probe": "probes", "zeroshot": "zeroshot"}
 """Stage -> its table."""

@@ -7,9 +7,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.stage import StageOutput, Stamp, library_versions, read_stamp
-from vitscope.artifacts.tables import read_table
 from vitscope.report.beside import RunFigures
 from vitscope.report.data import PartitionSizes, ReportData, StageTiming
 from vitscope.report.page import write_report
@@ -32,6 +29,9 @@ from vitscope.stages.run_tables import (
 )
 from vitscope.stages.stability import read_stability
 from vitscope.stages.zeroshot import zero_shot_is_set
+from vitscope.store.atomic import read_json
+from vitscope.store.stage import StageOutput, Stamp, library_versions, read_stamp
+from vitscope.store.tables import read_table
 
 BEFORE = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "stability",
           "instability", "awcds", "probe", "zeroshot")  # fmt: skip

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from vitscope.artifacts.atomic import read_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.tables import read_table
 from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
+from vitscope.store.atomic import read_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.tables import read_table
 
 
 def read_reconstruction(run: RunDirectory) -> ReconstructionMetrics:

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import Stamp, read_stamp
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.figures.files import save_figure
 from vitscope.figures.scaling import STYLES, ScalingLine, plot_scaling, size_text
@@ -28,6 +25,9 @@ from vitscope.report.removal import (
 from vitscope.report.removal_view import METRICS
 from vitscope.stages.removal_tables import read_removal
 from vitscope.stages.scaling_plan import TASKS, ScalingPlan, require_several
+from vitscope.store.atomic import read_json, write_json
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import Stamp, read_stamp
 
 NAME = "scaling"
 """Of the files."""

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import read_table, write_table
 from vitscope.images.parallel import worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.scope.pair_maps import PairMaps
@@ -25,6 +23,8 @@ from vitscope.scope.scoring import (
 from vitscope.scope.views import Overlap
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import read_table, write_table
 
 
 def run_score(context: Context) -> StageOutcome:

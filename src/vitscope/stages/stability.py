@@ -8,12 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.checksum import file_checksum
-from vitscope.artifacts.foreign import tables_of
-from vitscope.artifacts.run_directory import RunDirectory
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import read_metadata, read_table
 from vitscope.errors import ArtifactError
 from vitscope.progress import track
 from vitscope.sae.storage import load_sae
@@ -22,6 +16,12 @@ from vitscope.scope.stability import Agreement, agreement, within_run
 from vitscope.scope.views import Overlap
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.score import read_pairs
+from vitscope.store.atomic import read_json, write_json
+from vitscope.store.checksum import file_checksum
+from vitscope.store.foreign import tables_of
+from vitscope.store.run_directory import RunDirectory
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import read_metadata, read_table
 
 N_WITHIN = 6
 """Comparisons that a run's own pairs allow, where it has four exemplars or more."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitscope.artifacts.atomic import read_json, write_json
-from vitscope.artifacts.stage import StageOutput
 from vitscope.distributed import rank_0_goes_on
 from vitscope.errors import ConfigError
 from vitscope.sae.learner import Keeping
@@ -21,6 +19,8 @@ from vitscope.stages.extract import run_extract
 from vitscope.stages.images import run_images
 from vitscope.stages.joined import held_run
 from vitscope.stages.tokens import token_source
+from vitscope.store.atomic import read_json, write_json
+from vitscope.store.stage import StageOutput
 from vitscope.study import Study
 
 SHORT = {"seed": "seed", "k": "k", "expansion": "x", "learning_rate": "lr", "method": ""}

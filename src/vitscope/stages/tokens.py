@@ -1,11 +1,11 @@
 """Where a study's training gets its tokens: the shards of stage «extract», or the backbone."""
 
-from vitscope.activations.held_out import Holding
-from vitscope.activations.shard_source import ShardSource
-from vitscope.activations.stream_source import StreamSource
 from vitscope.distributed import current_ranks
 from vitscope.sae.source import TokenSource
 from vitscope.stages.context import Context
+from vitscope.tokens.held_out import Holding
+from vitscope.tokens.shard_source import ShardSource
+from vitscope.tokens.stream_source import StreamSource
 
 
 def token_source(context: Context) -> TokenSource:

@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import torch
 
-from vitscope.activations.forward import PassClock, encode_images
-from vitscope.artifacts.stage import StageOutput
 from vitscope.axes import Rows
 from vitscope.distributed import rank_0_goes_on
 from vitscope.sae.formats.diagnostics import SAMPLE_TOKENS, check_reconstruction
@@ -16,6 +14,8 @@ from vitscope.sae.trackers import require_trackers
 from vitscope.sae.training import train_sae
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.tokens import token_source
+from vitscope.store.stage import StageOutput
+from vitscope.tokens.forward import PassClock, encode_images
 
 SAMPLE_IMAGES = 16
 """Images from which tokens are taken to try a given SAE on: more than one kind of picture."""

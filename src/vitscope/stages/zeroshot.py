@@ -8,10 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.activations.shared_parts import shared_parts
-from vitscope.artifacts.atomic import write_json
-from vitscope.artifacts.stage import StageOutput
-from vitscope.artifacts.tables import write_table
 from vitscope.errors import ConfigError
 from vitscope.probes.labelled import LabelledImages
 from vitscope.probes.predicting import LABEL, ZeroShot
@@ -30,7 +26,11 @@ from vitscope.progress import track
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.probe import extraction
 from vitscope.stages.removal_groups import RemovedGroups, removed_groups
+from vitscope.store.atomic import write_json
+from vitscope.store.stage import StageOutput
+from vitscope.store.tables import write_table
 from vitscope.study import Study
+from vitscope.tokens.shared_parts import shared_parts
 
 PER_IMAGE, PER_CLASS = "predictions.parquet", "flips"
 """One row per (variant, image) in the run directory, one per (variant, class) below ``tables``."""

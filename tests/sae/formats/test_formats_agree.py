@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import expected, folders, parameters
+from tests.sae.formats.cases import expected, folders, parameters
 
 from vitscope.sae.formats.detect import FORMATS
 from vitscope.sae.formats.load import load_sae

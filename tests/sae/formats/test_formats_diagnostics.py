@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import FIXTURES, expected
+from tests.sae.formats.cases import FIXTURES, expected
 from torch import Tensor
 
 from vitscope.errors import SaeError

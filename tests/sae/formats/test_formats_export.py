@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import expected
-from make_exports import EXPORTED, SITE, SOURCES, exported_sae
 from safetensors.torch import load_file, save_file
+from tests.sae.formats.cases import expected
+from tests.sae.formats.make_exports import EXPORTED, SITE, SOURCES, exported_sae
 
 from vitscope.errors import SaeError
 from vitscope.sae.activation import GroupMax, TopK

@@ -9,9 +9,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from cases import FIXTURES, expected
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
+from tests.sae.formats.cases import FIXTURES, expected
 
 from vitscope.errors import SaeError
 from vitscope.sae.formats import hub

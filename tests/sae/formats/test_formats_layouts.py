@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from layouts import (
+from tests.sae.formats.layouts import (
     FEATURES,
     WIDTH,
     K,

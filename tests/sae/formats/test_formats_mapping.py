@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
-from layouts import FEATURES, WIDTH, K, gated, layer_norm, random_parts, tokens, top_k
 from safetensors.torch import save_file
+from tests.sae.formats.layouts import (
+    FEATURES,
+    WIDTH,
+    K,
+    gated,
+    layer_norm,
+    random_parts,
+    tokens,
+    top_k,
+)
 from torch import Tensor
 
 from vitscope.errors import SaeError

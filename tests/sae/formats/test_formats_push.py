@@ -8,16 +8,16 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
-from cases import FIXTURES, expected
 from huggingface_hub import constants
-from make_exports import SITE, exported_sae
+from tests.sae.formats.cases import FIXTURES, expected
+from tests.sae.formats.make_exports import SITE, exported_sae
 
-from vitscope.artifacts.tables import read_table, write_table
 from vitscope.errors import SaeError
 from vitscope.sae.formats import push as pushing
 from vitscope.sae.formats.hub_folder import Evidence, write_hub_folder
 from vitscope.sae.formats.load import load_sae
 from vitscope.sae.formats.push import push
+from vitscope.store.tables import read_table, write_table
 
 METRICS: dict[str, dict[str, float | None]] = {
     "all": {

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import expected, parameters
-from layouts import FEATURES, WIDTH, K, random_parts, write_prisma, write_saev
 from safetensors.torch import save_file
+from tests.sae.formats.cases import expected, parameters
+from tests.sae.formats.layouts import FEATURES, WIDTH, K, random_parts, write_prisma, write_saev
 
 from vitscope.errors import SaeError
 from vitscope.sae.formats import reading

@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from cases import FIXTURES
+from tests.sae.formats.cases import FIXTURES
 
 from vitscope.sae.formats.detect import FORMATS
 from vitscope.sae.formats.mapping import Mapping, TensorNames

@@ -7,8 +7,6 @@ imported, which other tests' libraries do, so these have a process of their own:
 
 import importlib.util
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
@@ -16,7 +14,6 @@ if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton
 else:
     from triton.runtime import interpreter
 
-    sys.path.insert(0, str(Path(__file__).parent.parent))  # the references of the CPU's tests
     _patch, _patched = interpreter._patch_lang, set[str]()
 
     def _patch_once(function: Any) -> Any:

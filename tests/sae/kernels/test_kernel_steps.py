@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dense_sae import dense_top_k, random_parameters
+from tests.sae.dense_sae import dense_top_k, random_parameters
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from vitscope.artifacts.checksum import fingerprint
+from vitscope.store.checksum import fingerprint
 
 
 class Kind(StrEnum):

@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from vitscope.artifacts.checksum import bytes_checksum, file_checksum
 from vitscope.errors import BackboneError
+from vitscope.store.checksum import bytes_checksum, file_checksum
 
 IN_A_FOLDER = (
     "model.safetensors.index.json",

@@ -13,12 +13,12 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from vitscope.artifacts.atomic import atomic_path, write_text
 from vitscope.errors import ConfigError
 from vitscope.images.scenes.scene import Scene, render_scene
 from vitscope.images.scenes.settings import SceneSettings
 from vitscope.images.scenes.vocabulary import LABEL_CLASSES, MASK_CLASSES, SURFACES
 from vitscope.progress import track
+from vitscope.store.atomic import atomic_path, write_text
 
 SceneFormat = Literal["imagenet", "ade20k", "nyud"]
 

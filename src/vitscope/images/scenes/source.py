@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import final
 from urllib.parse import parse_qsl
 
-from vitscope.artifacts.checksum import bytes_checksum
 from vitscope.draws import generator
 from vitscope.errors import ImageSetError
 from vitscope.images.scenes.address import RENDERER, SceneAddress
@@ -15,6 +14,7 @@ from vitscope.images.scenes.layout import draw_layout
 from vitscope.images.scenes.settings import SceneSettings
 from vitscope.images.scenes.vocabulary import PLACE_OF
 from vitscope.images.sources import ImageRef
+from vitscope.store.checksum import bytes_checksum
 
 SCHEME = "scenes:"
 DEFAULT_SIDE = 112

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitscope.artifacts.atomic import atomic_path, write_text
 from vitscope.errors import SaeError
 from vitscope.sae.formats.export_saelens import export_saelens
 from vitscope.sae.formats.readme import model_card
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import save_sae
+from vitscope.store.atomic import atomic_path, write_text
 
 README, FEATURES, SAELENS = "README.md", "features.parquet", "saelens"
 

@@ -1,0 +1,1 @@
+"""Exact Earth Mover's Distance between maps on one grid, usable by itself."""

@@ -1,0 +1,139 @@
+"""What happens without numba, without a cache on disk, or without a certified optimum."""
+
+import ast
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from tests.emd.map_pairs import Map, attention
+
+from vitscope.emd import compiled, transport, transport_batch
+from vitscope.emd.sparse_maps import SparseMaps
+from vitscope.emd.transport import emd
+from vitscope.errors import TransportError
+
+SCOPE = Path(transport.__file__).parent
+
+
+def dense_pairs(n: int) -> tuple[Map, Map]:
+    random = np.random.default_rng(0)
+    first, second = zip(*(attention(random, (5, 6)) for _ in range(n)), strict=True)
+    return np.stack(first), np.stack(second)
+
+
+@pytest.fixture
+def no_numba(monkeypatch: pytest.MonkeyPatch):
+    transport._kernel.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for name in ("transport_batch", "cancelling", "simplex", "simplex_start", "compiled"):
+        monkeypatch.delitem(sys.modules, f"vitscope.scope.{name}")
+    yield
+    monkeypatch.undo()
+    transport._kernel.cache_clear()
+
+
+def test_without_numba_pot_gives_the_same_after_one_note(no_numba: None) -> None:
+    a, b = dense_pairs(5)
+    b[3] = 0
+    with pytest.warns(RuntimeWarning, match="numba does not import.*pip install numba"):
+        slow = transport.transport(a, b)
+    assert slow.n_fallbacks == 5
+    again = emd(SparseMaps.from_dense(a), b)  # a second note would be an error
+    np.testing.assert_array_equal(again, slow.distances)
+    with pytest.raises(TransportError, match="pair 4: its second map has NaN"):
+        emd(a, np.where(np.arange(5)[:, None, None] == 4, np.nan, b))
+    with pytest.raises(TransportError, match="pair 0: its first map has NaN"):
+        emd(-a, b)
+    transport._kernel.cache_clear()
+
+
+def test_with_numba_the_answer_is_that_of_pot() -> None:
+    a, b = dense_pairs(5)
+    distances = transport._by_pot(a, b, range(5)).distances
+    np.testing.assert_allclose(emd(a, b), distances, atol=1e-12)
+
+
+def test_pairs_beyond_the_cap_go_to_pot_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = dense_pairs(40)
+    a[7] = b[7]
+    expected = transport.transport(a, b)
+    assert expected.n_fallbacks == 0
+    assert expected.pivots[expected.nodes > 0].min() > 0
+    monkeypatch.setattr(transport, "PIVOTS_PER_NODE", 0)
+    for maps in ((a, b), (SparseMaps.from_dense(a), SparseMaps.from_dense(b))):
+        with pytest.warns(RuntimeWarning, match="39 of 40 pairs had no certified optimum"):
+            capped = transport.transport(*maps)
+        assert capped.n_fallbacks == 39
+        np.testing.assert_allclose(capped.distances, expected.distances, atol=1e-12)
+
+
+def test_a_plan_that_is_not_certified_goes_to_pot(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = dense_pairs(3)
+    expected = emd(a, b)
+    solve_rows = transport_batch.solve_rows
+
+    def unsure(*arguments: object) -> None:
+        solve_rows(*arguments)
+        distances, outcomes, _ = arguments[-3:]
+        assert isinstance(distances, np.ndarray)
+        assert isinstance(outcomes, np.ndarray)
+        distances[1], outcomes[1] = np.nan, transport_batch.UNSOLVED
+
+    monkeypatch.setattr(transport_batch, "solve_rows", unsure)
+    with pytest.warns(RuntimeWarning, match="1 of 3 pairs had no certified optimum"):
+        np.testing.assert_allclose(emd(a, b), expected, atol=1e-12)
+
+
+def test_every_module_with_compiled_code_is_in_the_name_of_the_cache() -> None:
+    parts = {Path(str(part.__file__)) for part in transport_batch.PARTS}
+    compiling = {path for path in SCOPE.glob("*.py") if "scope.compiled import" in path.read_text()}
+    assert compiling - {Path(transport_batch.__file__)} | {SCOPE / "compiled.py"} == parts
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> ModuleType:
+    module = ModuleType("part")
+    module.__file__ = str(tmp_path / "part.py")
+    Path(module.__file__).write_text("one = 1\n")
+    return module
+
+
+def test_a_changed_part_changes_the_name(part: ModuleType) -> None:
+    def name() -> str:
+        def nothing(x: float) -> None:
+            pass
+
+        compiled.compiled_entry(nothing, "void(float64)", (part,))
+        return nothing.__qualname__
+
+    before = name()
+    assert name() == before
+    Path(str(part.__file__)).write_text("one = 2\n")
+    assert name() != before
+
+
+def test_code_that_cannot_be_kept_is_compiled_all_the_same(part: ModuleType) -> None:
+    def fill(x: Map) -> None:
+        x[0] = 3
+
+    # numba finds no source file, so no place for a cache: as in an installation nobody can write to
+    bare: dict[str, object] = {}
+    exec("def fill(x):\n    x[0] = 3", bare)
+    room = np.zeros(1)
+    compiled.compiled_entry(bare["fill"], "void(float64[::1])", (part,))(room)  # pyright: ignore
+    assert room[0] == 3
+    Path(str(part.__file__)).unlink()
+    room[0] = 0
+    compiled.compiled_entry(fill, "void(float64[::1])", (part,))(room)
+    assert room[0] == 3
+
+
+def test_the_front_does_not_import_numba_until_it_is_used() -> None:
+    for name in ("transport", "sparse_maps", "transport_pot"):
+        tree = ast.parse((SCOPE / f"{name}.py").read_text())
+        wanted = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ImportFrom)]
+        wanted += [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import)]
+        compiling = ("numba", "compiled", "cancelling", "simplex", "transport_batch")
+        assert not any(word in line for line in wanted for word in compiling)

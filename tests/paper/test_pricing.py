@@ -1,0 +1,102 @@
+"""Prices: operations against torch's own counter, bytes against what is written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitscope.backbones.loading import load_backbone
+from vitscope.backbones.reference.names import REFERENCES, SHIPPED
+from vitscope.backbones.zoo import ZOO
+from vitscope.paper.counts import count_images, published_counts
+from vitscope.paper.pricing import Machine, price_study
+from vitscope.paper.shape import EMBEDDED, shape_of
+from vitscope.paper.sources import Sources
+from vitscope.paper.studies import FULL, paper_study, scenes_study, targets_of
+from vitscope.paper.targets import TARGETS, stages_of
+from vitscope.study import Study
+
+MODEL = "dinov2-b"
+
+
+def study_of(model: str) -> Study:
+    return paper_study(model, targets_of(model), Sources(root=Path("nowhere")))
+
+
+@pytest.mark.parametrize("name", ["clip-b16", "dinov2-l", "dinov2-g", "deit3-s", "siglip2-g"])
+def test_operations_of_a_pass_are_those_that_torch_counts(name: str) -> None:
+    import timm
+
+    entry, shape = ZOO[name], shape_of(study_of(name))
+    with torch.device("meta"):
+        model = timm.create_model(entry.timm_name, pretrained=False, img_size=entry.resolution)
+        images = torch.zeros(1, 3, entry.resolution, entry.resolution)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval().forward_intermediates(  # pyright: ignore[reportCallIssue]
+            images, indices=[entry.layer - 1], stop_early=True, norm=False
+        )
+    assert shape.pass_flops(entry.layer) == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_embedded_backbones_have_the_sizes_that_are_stated(name: str) -> None:
+    site = load_backbone(name).site
+    shape = shape_of(scenes_study(name, (), Sources()))
+    assert (shape.width, shape.layer, shape.grid) == (site.width, site.layer, site.grid)
+
+
+def test_every_embedded_backbone_has_a_price() -> None:
+    assert set(EMBEDDED) == set(REFERENCES)
+
+
+def test_tokens_on_disk_are_four_an_image_and_epoch_in_two_bytes() -> None:
+    study = study_of(MODEL)
+    price = price_study(study, ("extract",), counts=published_counts(study))
+    assert price.disk == 1_281_167 * 4 * study.activations.draws * 768 * 2
+
+
+def test_each_stage_costs_and_a_given_sae_saves_its_training() -> None:
+    study, stages = study_of(MODEL), stages_of(targets_of(MODEL))
+    counts = published_counts(study)
+    price = price_study(study, stages, counts=counts)
+    assert all(s.flops > 0 or s.core_seconds > 0 for s in price.stages)
+    given = study.model_copy(update={"sae": study.sae.model_copy(update={"path": Path("sae")})})
+    cheaper = {s.stage: s for s in price_study(given, stages, counts=counts).stages}
+    assert cheaper["extract"].flops == cheaper["train"].flops == 0
+    fewer = replace(counts, train=1000, eval=1000, tasks={})
+    assert price_study(study, stages, counts=fewer).hours() < price.hours() / 20
+
+
+def test_hours_are_those_of_the_slower_kind_of_work_and_shared_out_evenly() -> None:
+    study = study_of(MODEL)
+    counts = published_counts(study)
+    slow, fast = (price_study(study, ("extract",), Machine(tflops=t), counts) for t in (1.0, 1e9))
+    (stage,) = slow.stages
+    assert slow.hours() == pytest.approx(stage.flops / 1e12 / 3600)
+    assert fast.hours() == pytest.approx(1_281_167 / 100 / 16 / 3600)  # decoding alone
+    assert slow.hours(8) == slow.hours() / 8
+
+
+def test_images_at_hand_are_counted_and_others_are_said_to_be_assumed(tmp_path: Path) -> None:
+    scenes = count_images(scenes_study("scenes-vit", list(TARGETS.values()), Sources()))
+    assert (scenes.train, scenes.eval) == (FULL.images, FULL.images)
+    assert scenes.tasks["depth"] == FULL.depth
+    assert scenes.assumed == ()
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(b"not decoded here")
+    own = paper_study(MODEL, [TARGETS["table6"]], Sources(images=tmp_path))
+    assert count_images(own).train == 3
+    assumed = count_images(study_of(MODEL))
+    assert (assumed.train, assumed.eval) == (1_281_167, 50_000)
+    assert assumed.tasks["segmentation"] == (20_210, 2_000)
+    assert len(assumed.assumed) == 8
+
+
+def test_a_price_is_finite_for_every_model() -> None:
+    for model in ZOO:
+        study = study_of(model)
+        price = price_study(study, stages_of(targets_of(model)), counts=published_counts(study))
+        assert np.isfinite([price.hours(), price.memory, price.disk]).all()
