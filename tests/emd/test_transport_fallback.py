@@ -3,18 +3,17 @@
 import ast
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from tests.emd.map_pairs import Map, attention
 
-from vitscope.emd import compiled, transport, transport_batch
+from vitscope.emd import transport, transport_batch
 from vitscope.emd.sparse_maps import SparseMaps
 from vitscope.emd.transport import emd
 from vitscope.errors import TransportError
 
-SCOPE = Path(transport.__file__).parent
+FOLDER = Path(transport.__file__).parent
 
 
 def dense_pairs(n: int) -> tuple[Map, Map]:
@@ -27,8 +26,8 @@ def dense_pairs(n: int) -> tuple[Map, Map]:
 def no_numba(monkeypatch: pytest.MonkeyPatch):
     transport._kernel.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
-    for name in ("transport_batch", "cancelling", "simplex", "simplex_start", "compiled"):
-        monkeypatch.delitem(sys.modules, f"vitscope.scope.{name}")
+    for name in ("transport_batch", "cancelling", "simplex", "simplex_start"):
+        monkeypatch.delitem(sys.modules, f"vitscope.emd.{name}")
     yield
     monkeypatch.undo()
     transport._kernel.cache_clear()
@@ -86,53 +85,9 @@ def test_a_plan_that_is_not_certified_goes_to_pot(monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(emd(a, b), expected, atol=1e-12)
 
 
-def test_every_module_with_compiled_code_is_in_the_name_of_the_cache() -> None:
-    parts = {Path(str(part.__file__)) for part in transport_batch.PARTS}
-    compiling = {path for path in SCOPE.glob("*.py") if "scope.compiled import" in path.read_text()}
-    assert compiling - {Path(transport_batch.__file__)} | {SCOPE / "compiled.py"} == parts
-
-
-@pytest.fixture
-def part(tmp_path: Path) -> ModuleType:
-    module = ModuleType("part")
-    module.__file__ = str(tmp_path / "part.py")
-    Path(module.__file__).write_text("one = 1\n")
-    return module
-
-
-def test_a_changed_part_changes_the_name(part: ModuleType) -> None:
-    def name() -> str:
-        def nothing(x: float) -> None:
-            pass
-
-        compiled.compiled_entry(nothing, "void(float64)", (part,))
-        return nothing.__qualname__
-
-    before = name()
-    assert name() == before
-    Path(str(part.__file__)).write_text("one = 2\n")
-    assert name() != before
-
-
-def test_code_that_cannot_be_kept_is_compiled_all_the_same(part: ModuleType) -> None:
-    def fill(x: Map) -> None:
-        x[0] = 3
-
-    # numba finds no source file, so no place for a cache: as in an installation nobody can write to
-    bare: dict[str, object] = {}
-    exec("def fill(x):\n    x[0] = 3", bare)
-    room = np.zeros(1)
-    compiled.compiled_entry(bare["fill"], "void(float64[::1])", (part,))(room)  # pyright: ignore
-    assert room[0] == 3
-    Path(str(part.__file__)).unlink()
-    room[0] = 0
-    compiled.compiled_entry(fill, "void(float64[::1])", (part,))(room)
-    assert room[0] == 3
-
-
 def test_the_front_does_not_import_numba_until_it_is_used() -> None:
     for name in ("transport", "sparse_maps", "transport_pot"):
-        tree = ast.parse((SCOPE / f"{name}.py").read_text())
+        tree = ast.parse((FOLDER / f"{name}.py").read_text())
         wanted = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ImportFrom)]
         wanted += [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import)]
         compiling = ("numba", "compiled", "cancelling", "simplex", "transport_batch")

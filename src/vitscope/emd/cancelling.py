@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.emd.compiled import compiled
+from vitscope.compiled import compiled
 
 NOISE = 1e-15
 """Two shares of mass closer than this, relative to the larger, differ by rounding alone."""

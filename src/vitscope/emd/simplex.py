@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.emd.compiled import compiled, compiled_inline
+from vitscope.compiled import compiled, compiled_inline
 from vitscope.emd.simplex_start import Arcs, Problem
 
 TOLERANCE = 2.0**-38

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.emd.compiled import compiled, compiled_inline, compiled_sum
+from vitscope.compiled import compiled, compiled_inline, compiled_sum
 
 PERIPHERY = 1.25
 """Weight w of the mean costs; 1 to 1.5 give about half the pivots of 0 on dense maps."""

@@ -10,10 +10,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from vitscope.emd import cancelling, simplex, simplex_start
-from vitscope.emd import compiled as compiled_module
+from vitscope.compiled import compiled, compiled_entry
 from vitscope.emd.cancelling import Cells, Maps, Reals, Side, cancel, most_entries, read, side_of
-from vitscope.emd.compiled import compiled, compiled_entry
 from vitscope.emd.simplex import basis_of, optimise, plan_cost, plant
 from vitscope.emd.simplex_start import GRAIN, Problem, arcs_of, greedy_plan, problem_of
 
@@ -160,9 +158,6 @@ def _read_only(dtype: types.Type, n_axes: int) -> types.Array:
     return types.Array(dtype, n_axes, "C", readonly=True)
 
 
-PARTS = (compiled_module, cancelling, simplex, simplex_start)
-"""Every other module with code that is compiled into ``solve_rows``."""
-
 _MAPS = (
     _read_only(types.float64, 2),
     _read_only(types.int32, 1),
@@ -176,5 +171,4 @@ solve_rows = compiled_entry(
         *(*_MAPS, *_MAPS, types.int64, types.int64, types.int64),
         *(types.float64[::1], types.int8[::1], types.int32[:, ::1]),
     ),
-    PARTS,
 )
