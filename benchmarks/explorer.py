@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from playwright.sync_api import Page, sync_playwright
 
+from vitscope.embedded.files import shipped_sae
 from vitscope.images.scenes.source import SceneSet
 from vitscope.images.sources import ImageSettings
 from vitscope.images.verify import verify_images, write_image_table
 from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.shipped import shipped_sae
 from vitscope.sae.storage import load_sae, save_sae
 from vitscope.store.atomic import read_json, write_text
 from vitscope.store.run_directory import RunDirectory

@@ -27,8 +27,8 @@ from run_differences import (
     trained_figures,
 )
 
+from vitscope.embedded.files import shipped_sae
 from vitscope.pipeline import chosen_stages, run_study
-from vitscope.sae.shipped import shipped_sae
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 

@@ -21,8 +21,8 @@ from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.backbone import Backbone, BlockTokens, FinalOutput
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.reference.loading import load_reference_text
-from vitscope.backbones.reference.names import DEFAULT, SIZES, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
+from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_SIZES, SCENES_VIT_UNTRAINED
 from vitscope.images.opening import open_image
 from vitscope.images.scenes.address import scene_address
 from vitscope.images.scenes.captions import WHEN
@@ -90,7 +90,7 @@ def read(n: int, seed: int, networks: dict[str, Any]) -> tuple[dict[str, Tensor]
     """Return one row of features a scene for every source, and the labels."""
     features: dict[str, list[Tensor]] = {name: [] for name in ("pixels", *networks)}
     labels: list[Tensor] = []
-    for views, truth in batches(n, seed, networks[DEFAULT]):
+    for views, truth in batches(n, seed, networks[SCENES_VIT]):
         small = functional.adaptive_avg_pool2d(views.float() / 255, SHRUNK)
         features["pixels"].append(small.flatten(1))
         for name, network in networks.items():
@@ -128,11 +128,11 @@ def wilson(hits: int, n: int) -> str:
 
 def print_labels(n_train: int, n_test: int) -> None:
     """Print the table of labels."""
-    names = (UNTRAINED, *SIZES[:-1], DEFAULT)
+    names = (SCENES_VIT_UNTRAINED, *SCENES_VIT_SIZES[:-1], SCENES_VIT)
     networks = {name: load_backbone(name, device="cpu") for name in names}
     train, y_train = read(n_train, TRAIN_SEED, networks)
     test, y_test = read(n_test, HELD_OUT_SEED, networks)
-    text = load_reference_text(BackboneSettings(name=DEFAULT), torch.device("cpu"))
+    text = load_reference_text(BackboneSettings(name=SCENES_VIT), torch.device("cpu"))
     print(f"{n_test:,} held-out scenes, probes trained on {n_train:,}\n")
     print(f"| label | classes | commonest | pixels | {' | '.join(names)} | zero-shot |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -143,11 +143,11 @@ def print_labels(n_train: int, n_test: int) -> None:
         for source in ("pixels", *names):
             found = linear_probe(train[source], y, test[source])
             hits = int((found == truth).sum())
-            text_ = wilson(hits, n_test) if source == DEFAULT else f"{100 * hits / n_test:.1f}"
+            text_ = wilson(hits, n_test) if source == SCENES_VIT else f"{100 * hits / n_test:.1f}"
             cells.append(text_)
         zero_shot = "–"
         if name in PROMPTS:
-            rows = text.project(test[DEFAULT]) @ text.embed(PROMPTS[name]).T
+            rows = text.project(test[SCENES_VIT]) @ text.embed(PROMPTS[name]).T
             zero_shot = wilson(int((rows.argmax(1) == truth).sum()), n_test)
         kind = "local" if name in LOCAL_LABELS else "contextual"
         label = f"{name} ({kind})"
@@ -179,11 +179,11 @@ class RawPatches:
 
 def print_dense(n_train: int, n_test: int, epochs: int, seeds: int) -> None:
     """Print the table of probes on patch tokens: segmentation, and depth in metres."""
-    trained = load_backbone(DEFAULT, device="cpu")
+    trained = load_backbone(SCENES_VIT, device="cpu")
     networks: dict[str, Backbone] = {
         "raw patches": RawPatches(trained),
-        UNTRAINED: load_backbone(UNTRAINED, device="cpu"),
-        DEFAULT: trained,
+        SCENES_VIT_UNTRAINED: load_backbone(SCENES_VIT_UNTRAINED, device="cpu"),
+        SCENES_VIT: trained,
     }
     settings = ProbeSettings(epochs=epochs, seeds=seeds)
     # the last block for both tasks, so that the sources are compared where they end
@@ -251,7 +251,7 @@ def draw_norms(found: dict[str, Tensor], path: Path) -> None:
         for (name, by_block), style in zip(found.items(), ("-", "--"), strict=True):
             ratio = (by_block[block] / by_block[block].median()).log2()
             counts = torch.histogram(ratio, edges).hist / ratio.numel()
-            colour = "#0072b2" if name == DEFAULT else "#d55e00"
+            colour = "#0072b2" if name == SCENES_VIT else "#d55e00"
             ax.stairs(counts.clamp(min=1e-6).numpy(), edges.numpy(), color=colour, ls=style)
         ax.set_title(f"block {block + 1}", fontsize=9, loc="left")
         ax.set_yscale("log")
@@ -282,9 +282,9 @@ def main() -> None:
     if options.dense_train:
         print_dense(options.dense_train, options.dense_test, options.epochs, options.seeds)
     if options.norms:
-        network = load_backbone(DEFAULT, device="cpu")
+        network = load_backbone(SCENES_VIT, device="cpu")
         views = torch.cat([v for v, _ in batches(options.norms, HELD_OUT_SEED, network)])
-        found = {name: norms_by_block(name, views) for name in (DEFAULT, UNTRAINED)}
+        found = {name: norms_by_block(name, views) for name in (SCENES_VIT, SCENES_VIT_UNTRAINED)}
         print_norms(found)
         if options.figure:
             draw_norms(found, options.figure)

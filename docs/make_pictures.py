@@ -20,10 +20,9 @@ from nbclient import NotebookClient
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from vitscope.backbones.reference.names import UNTRAINED
+from vitscope.embedded.files import SCENES_VIT_UNTRAINED, shipped_sae
 from vitscope.pipeline import run_study
 from vitscope.sae.settings import SaeSettings
-from vitscope.sae.shipped import shipped_sae
 from vitscope.stages.figures import write_figures
 from vitscope.study import Study, load_study
 
@@ -86,8 +85,8 @@ def main() -> None:
 
 
 def _untrained(study: Study) -> Study:
-    backbone = study.backbone.model_copy(update={"name": UNTRAINED})
-    sae = SaeSettings(path=shipped_sae(UNTRAINED))
+    backbone = study.backbone.model_copy(update={"name": SCENES_VIT_UNTRAINED})
+    sae = SaeSettings(path=shipped_sae(SCENES_VIT_UNTRAINED))
     changed = {"name": "untrained copy", "backbone": backbone, "sae": sae}
     probes = study.probes.model_copy(update={"zeroshot": type(study.probes.zeroshot)()})
     return study.model_copy(update=changed | {"probes": probes})

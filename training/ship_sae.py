@@ -1,6 +1,6 @@
 """Copy a run's SAE into the package, its matrices rounded to fp16.
 
-    python training/ship_sae.py runs/scenes-sae src/vitscope/sae/reference/scenes-vit
+    python training/ship_sae.py runs/scenes-sae src/vitscope/embedded/saes/scenes-vit
 
 θ and the biases stay as they are. What rounding does to the codes is printed, and refused where it
 is more than a rounding.

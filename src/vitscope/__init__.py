@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vitscope.backbones.conformance import check_backbone
     from vitscope.backbones.loading import load_backbone
     from vitscope.backbones.settings import BackboneSettings
+    from vitscope.embedded.files import shipped_sae
     from vitscope.emd.transport import emd
     from vitscope.errors import VitscopeError
     from vitscope.images.opening import open_image
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from vitscope.removal.remove import remove, remove_groups
     from vitscope.sae.formats.load import load_sae
     from vitscope.sae.model import SparseAutoencoder
-    from vitscope.sae.shipped import shipped_sae
     from vitscope.sae.storage import save_sae
     from vitscope.scope.exemplar_views import exemplar_views
     from vitscope.scope.gallery import choose_gallery
@@ -75,7 +75,7 @@ _HOMES = {
     "save_sae": "vitscope.sae.storage",
     "score": "vitscope.scope.score",
     "shifted_views": "vitscope.scope.views",
-    "shipped_sae": "vitscope.sae.shipped",
+    "shipped_sae": "vitscope.embedded.files",
     "token_maps": "vitscope.scope.token_maps",
 }
 

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitscope.backbones.reference.names import DEFAULT, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
+from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_UNTRAINED, shipped_sae
 from vitscope.images.sources import ImageSettings
 from vitscope.probes.settings import ClassificationSettings, ProbeSettings, ZeroShotSettings
 from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.settings import SaeSettings
-from vitscope.sae.shipped import shipped_sae
 from vitscope.scope.awcds import AwcdsSettings
 from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
@@ -121,9 +120,9 @@ def demo_runs(out: Path, size: DemoSize = FULL, *, seed: int = 0) -> tuple[DemoR
     if size.live_images:
         runs.insert(0, DemoRun("an SAE trained on the spot", _live(size, seed), live))
     others = tuple(run.out.absolute() for run in runs)
-    study = _study("demo: scenes", NOTE, DEFAULT, _scored(size), size, seed).model_copy(
+    study = _study("demo: scenes", NOTE, SCENES_VIT, _scored(size), size, seed).model_copy(
         update={
-            "sae": SaeSettings(path=shipped_sae(DEFAULT)),
+            "sae": SaeSettings(path=shipped_sae(SCENES_VIT)),
             "beside": BesideSettings(runs=others[::-1]),
             "stability": StabilitySettings(against=others[:-1]),
             "probes": _probes(size),
@@ -148,8 +147,8 @@ def _probes(size: DemoSize) -> ProbeSettings:
 
 
 def _control(size: DemoSize, seed: int) -> Study:
-    study = _study("untrained copy", CONTROL_NOTE, UNTRAINED, _scored(size), size, seed)
-    return study.model_copy(update={"sae": SaeSettings(path=shipped_sae(UNTRAINED))})
+    study = _study("untrained copy", CONTROL_NOTE, SCENES_VIT_UNTRAINED, _scored(size), size, seed)
+    return study.model_copy(update={"sae": SaeSettings(path=shipped_sae(SCENES_VIT_UNTRAINED))})
 
 
 def _live(size: DemoSize, seed: int) -> Study:
@@ -159,7 +158,7 @@ def _live(size: DemoSize, seed: int) -> Study:
             "eval": _scenes(size.images, HELD_OUT_SEED),
         }
     )
-    study = _study("SAE trained live", LIVE_NOTE, DEFAULT, images, size, seed)
+    study = _study("SAE trained live", LIVE_NOTE, SCENES_VIT, images, size, seed)
     return study.model_copy(
         update={
             "activations": ActivationSettings(tokens_per_image=0),

@@ -8,6 +8,7 @@ import tomli_w
 from pydantic import Field
 
 from vitscope.backbones.settings import BackboneSettings, resolve_name
+from vitscope.embedded.files import SHIPPED, shipped_sae
 from vitscope.errors import ConfigError
 from vitscope.images.scenes.source import is_scene_set
 from vitscope.images.sources import ImageSettings
@@ -15,7 +16,6 @@ from vitscope.probes.settings import ProbeSettings
 from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.formats.hub import is_hub_address
 from vitscope.sae.settings import SaeSettings
-from vitscope.sae.shipped import SHIPPED, shipped_sae
 from vitscope.scope.awcds import AwcdsSettings
 from vitscope.scope.instability_settings import InstabilitySettings
 from vitscope.scope.outliers import OutlierSettings

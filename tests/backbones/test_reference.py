@@ -14,8 +14,8 @@ from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.reference.description import HEADER_KEY, read_description
 from vitscope.backbones.reference.loading import load_reference_text, reference_file
-from vitscope.backbones.reference.names import DEFAULT, SHIPPED, SIZES, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
+from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_SIZES, SCENES_VIT_UNTRAINED, WEIGHT_FILES
 from vitscope.errors import BackboneError
 from vitscope.images.opening import open_image
 from vitscope.images.scenes.source import SceneSet
@@ -23,7 +23,7 @@ from vitscope.images.scenes.vocabulary import PLACES
 from vitscope.scope.views import plain_view
 
 CPU = torch.device("cpu")
-FILE = reference_file(BackboneSettings(name=DEFAULT))
+FILE = reference_file(BackboneSettings(name=SCENES_VIT))
 MANY = 10**9
 MEGABYTES = 1e6
 
@@ -42,7 +42,7 @@ def scenes(n: int, backbone: object) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_it_is_the_network_of_its_header_at_the_penultimate_block() -> None:
-    backbone, header = load_backbone(DEFAULT, device="cpu"), read_description(FILE)
+    backbone, header = load_backbone(SCENES_VIT, device="cpu"), read_description(FILE)
     plain = VisionTransformer(**header.vision).eval()
     state = {
         name.removeprefix("vision."): value.float()
@@ -64,12 +64,12 @@ def test_it_is_the_network_of_its_header_at_the_penultimate_block() -> None:
     assert backbone.site.layer == len(plain.blocks) - 1
 
 
-@pytest.mark.parametrize("name", [*SIZES, UNTRAINED])
+@pytest.mark.parametrize("name", [*SCENES_VIT_SIZES, SCENES_VIT_UNTRAINED])
 def test_it_keeps_the_contract_of_a_backbone(name: str) -> None:
     check_backbone(load_backbone(name, device="cpu"))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SCENES_VIT_SIZES)
 def test_it_knows_places_from_their_names_and_an_untrained_copy_does_not(size: str) -> None:
     trained = load_backbone(size, device="cpu")
     text = load_reference_text(BackboneSettings(name=size), CPU)
@@ -83,26 +83,26 @@ def test_it_knows_places_from_their_names_and_an_untrained_copy_does_not(size: s
         return float((found == places).float().mean())
 
     assert accuracy(trained) > 0.85
-    if size == SIZES[-1]:
-        assert accuracy(load_backbone(UNTRAINED)) < 0.3
+    if size == SCENES_VIT_SIZES[-1]:
+        assert accuracy(load_backbone(SCENES_VIT_UNTRAINED)) < 0.3
 
 
 def test_the_untrained_copy_is_one_and_the_same_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    one = load_backbone(UNTRAINED, device="cpu")
+    one = load_backbone(SCENES_VIT_UNTRAINED, device="cpu")
     assert torch.equal(torch.rand(3), expected)
-    two = load_backbone(UNTRAINED, device="cpu")
+    two = load_backbone(SCENES_VIT_UNTRAINED, device="cpu")
     images, _ = scenes(2, one)
     assert torch.equal(one.tokens(images).patch, two.tokens(images).patch)
     assert one.site == two.site
-    other = load_backbone(DEFAULT, device="cpu").tokens(images).patch
+    other = load_backbone(SCENES_VIT, device="cpu").tokens(images).patch
     assert functional.cosine_similarity(one.tokens(images).patch, other, dim=-1).abs().mean() < 0.5
 
 
 def test_a_caption_is_read_in_any_case_and_padding_changes_nothing() -> None:
-    text = load_reference_text(BackboneSettings(name=DEFAULT), CPU)
+    text = load_reference_text(BackboneSettings(name=SCENES_VIT), CPU)
     alone = text.embed(["A PHOTO of a jetty"])
     torch.testing.assert_close(
         text.embed(["a photo of a jetty", "a photo of a place at noon, two objects"])[:1], alone
@@ -111,14 +111,16 @@ def test_a_caption_is_read_in_any_case_and_padding_changes_nothing() -> None:
 
 
 def test_all_sizes_fit_the_package() -> None:
-    files = {reference_file(BackboneSettings(name=name)) for name in SHIPPED}
-    assert len(files) == len(SIZES)
+    files = {reference_file(BackboneSettings(name=name)) for name in WEIGHT_FILES}
+    assert len(files) == len(SCENES_VIT_SIZES)
     assert sum(file.stat().st_size for file in files) < 12 * MEGABYTES
-    assert [read_description(file).name for file in sorted(files)] == sorted(SIZES)
+    assert [read_description(file).name for file in sorted(files)] == sorted(SCENES_VIT_SIZES)
 
 
 def test_each_size_is_wider_and_deeper_than_the_last() -> None:
-    headers = [read_description(reference_file(BackboneSettings(name=name))) for name in SIZES]
+    headers = [
+        read_description(reference_file(BackboneSettings(name=name))) for name in SCENES_VIT_SIZES
+    ]
     shapes = [(h.vision["embed_dim"], h.vision["depth"]) for h in headers]
     assert shapes == [(64, 4), (96, 6), (128, 8)]
     assert {h.images_seen for h in headers} == {160_000}
@@ -135,7 +137,7 @@ def test_each_size_is_wider_and_deeper_than_the_last() -> None:
 )
 def test_what_it_does_not_have_is_refused(options: dict[str, object], says: str) -> None:
     with pytest.raises(BackboneError, match=says):
-        load_backbone(BackboneSettings.model_validate({"name": DEFAULT, **options}))
+        load_backbone(BackboneSettings.model_validate({"name": SCENES_VIT, **options}))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -150,10 +152,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ):
         save_file(tensors, path, metadata)
         with pytest.raises(BackboneError, match=says):
-            load_backbone(DEFAULT, weights=path)
+            load_backbone(SCENES_VIT, weights=path)
     path.write_text("no safetensors")
     with pytest.raises(BackboneError, match="is no safetensors file"):
-        load_backbone(DEFAULT, weights=path)
+        load_backbone(SCENES_VIT, weights=path)
 
 
 def test_missing_and_surplus_weights_are_refused(tmp_path: Path) -> None:
@@ -162,12 +164,12 @@ def test_missing_and_surplus_weights_are_refused(tmp_path: Path) -> None:
     tensors, path = load_file(FILE), tmp_path / "changed.safetensors"
     save_file({k: v for k, v in tensors.items() if k != "vision.norm.bias"}, path, metadata)
     with pytest.raises(BackboneError, match=r"does not hold what its header says: .*norm\.bias"):
-        load_backbone(DEFAULT, weights=path)
+        load_backbone(SCENES_VIT, weights=path)
     save_file(tensors | {"vision.more": torch.zeros(1)}, path, metadata)
     with pytest.raises(BackboneError, match="more"):
-        load_backbone(DEFAULT, weights=path)
+        load_backbone(SCENES_VIT, weights=path)
 
 
 def test_the_untrained_copy_has_no_text_tower() -> None:
     with pytest.raises(BackboneError, match="has never seen a caption"):
-        load_reference_text(BackboneSettings(name=UNTRAINED), CPU)
+        load_reference_text(BackboneSettings(name=SCENES_VIT_UNTRAINED), CPU)

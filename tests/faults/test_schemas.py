@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from tests.stages.small_study import small_study
 
 import vitscope
-from vitscope.backbones.reference import loading
 from vitscope.backbones.reference.description import read_description
+from vitscope.embedded.files import WEIGHT_FILES
 from vitscope.errors import ArtifactError, BackboneError, SaeError
 from vitscope.pipeline import run_study
 from vitscope.probes import cache
@@ -30,8 +30,8 @@ from vitscope.tokens.extract import MANIFEST_SCHEMA
 from vitscope.tokens.shard_source import ShardSource
 
 TESTED = {
-    "artifacts/stage.py: STAMP_SCHEMA",
-    "activations/extract.py: MANIFEST_SCHEMA",
+    "store/stage.py: STAMP_SCHEMA",
+    "tokens/extract.py: MANIFEST_SCHEMA",
     "sae/storage.py: SAE_SCHEMA",
     "sae/checkpoint.py: CHECKPOINT_SCHEMA",
     "probes/cache.py: SCHEMA",
@@ -119,7 +119,7 @@ def test_features_of_probes_of_another_number_are_computed_anew(tmp_path: Path, 
 
 @pytest.mark.parametrize("version", [0, 2])
 def test_a_reference_backbone_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
-    shipped = Path(loading.__file__).with_name("scenes-vit-s.safetensors")
+    shipped = WEIGHT_FILES["scenes-vit-s"]
     with safe_open(shipped, framework="pt") as file:
         told = json.loads(file.metadata()["vitscope"])
     path = tmp_path / "reference.safetensors"

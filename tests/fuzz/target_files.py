@@ -15,7 +15,7 @@ from tests.sae.formats.layouts import random_parts, write_prisma, write_saev
 from tests.stages.small_study import small_study
 
 from vitscope.backbones.planted.planted import PlantedBackbone
-from vitscope.backbones.reference import loading
+from vitscope.embedded.files import WEIGHT_FILES
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
 from vitscope.pipeline import run_study
@@ -133,7 +133,7 @@ def weight_files(folder: Path) -> None:
 
 def reference_header(folder: Path) -> None:
     shutil.copy(
-        Path(loading.__file__).with_name("scenes-vit-s.safetensors"),
+        WEIGHT_FILES["scenes-vit-s"],
         folder / "reference.safetensors",
     )
 

@@ -9,8 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.reference.names import REFERENCES, SHIPPED
 from vitscope.backbones.zoo import ZOO
+from vitscope.embedded.files import REFERENCE_BACKBONES, WEIGHT_FILES
 from vitscope.paper.counts import count_images, published_counts
 from vitscope.paper.pricing import Machine, price_study
 from vitscope.paper.shape import EMBEDDED, shape_of
@@ -41,7 +41,7 @@ def test_operations_of_a_pass_are_those_that_torch_counts(name: str) -> None:
     assert shape.pass_flops(entry.layer) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", WEIGHT_FILES)
 def test_the_embedded_backbones_have_the_sizes_that_are_stated(name: str) -> None:
     site = load_backbone(name).site
     shape = shape_of(scenes_study(name, (), Sources()))
@@ -49,7 +49,7 @@ def test_the_embedded_backbones_have_the_sizes_that_are_stated(name: str) -> Non
 
 
 def test_every_embedded_backbone_has_a_price() -> None:
-    assert set(EMBEDDED) == set(REFERENCES)
+    assert set(EMBEDDED) == set(REFERENCE_BACKBONES)
 
 
 def test_tokens_on_disk_are_four_an_image_and_epoch_in_two_bytes() -> None:

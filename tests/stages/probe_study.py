@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from vitscope.embedded.files import shipped_sae
 from vitscope.pipeline import STAGES, run_study
-from vitscope.sae.shipped import shipped_sae
 from vitscope.stages import chunked
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study

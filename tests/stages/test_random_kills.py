@@ -11,7 +11,7 @@ from tests.stages.random_kills import Killed, kill_at_random
 from tests.stages.run_contents import run_contents
 from tests.stages.small_study import N_IMAGES, small_study
 
-from vitscope.backbones.reference.names import REFERENCES
+from vitscope.embedded.files import REFERENCE_BACKBONES
 from vitscope.images.generated import write_generated_images
 from vitscope.pipeline import chosen_stages
 from vitscope.store.run_directory import RunDirectory
@@ -39,7 +39,7 @@ def killed_run(
 ) -> list[Killed]:
     """The processes of a run that is killed at random, checked against one left alone."""
     (base / "study.toml").write_text(dump_study(study))
-    is_reference = study.backbone.name in REFERENCES
+    is_reference = study.backbone.name in REFERENCE_BACKBONES
     alone, *killed, last = kill_at_random(
         base / "study.toml", base / "run", scratch=base, seed=seed, kills=kills,
         by_clock=by_clock, timeout=LONGEST_S,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vitscope.embedded.files import shipped_sae
 from vitscope.errors import ConfigError, SaeError
-from vitscope.sae.shipped import shipped_sae
 from vitscope.study import Study, dump_study, load_study, resolve_paths, study_for_sae
 
 WHOLE = """

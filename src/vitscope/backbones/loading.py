@@ -7,9 +7,9 @@ import torch
 from vitscope.backbones.backbone import Backbone
 from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.planted.planted import PlantedBackbone
-from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.settings import TRANSFORMERS, BackboneSettings
 from vitscope.backbones.user_model import is_user_model, load_user_model
+from vitscope.embedded.files import REFERENCE_BACKBONES
 from vitscope.errors import BackboneError
 
 PLANTED = "planted"
@@ -40,7 +40,7 @@ def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
         return PlantedBackbone()
     device = choose_device(settings.device)
     # timm and transformers take seconds to import: each for a backbone that needs it alone
-    if settings.name in REFERENCES:
+    if settings.name in REFERENCE_BACKBONES:
         from vitscope.backbones.reference.loading import load_reference  # noqa: PLC0415
 
         return load_reference(settings, device)

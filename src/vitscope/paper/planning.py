@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vitscope.backbones.reference.names import DEFAULT, SIZES
 from vitscope.backbones.zoo import ZOO
+from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_SIZES
 from vitscope.errors import ConfigError
 from vitscope.paper.assumptions import Value, assume, label
 from vitscope.paper.runs import served_targets
@@ -111,11 +111,11 @@ def _sizes_beside(
     default's own size is run once more, with an SAE made as those of the others are.
     """
     own = sources.weights or sources.sae or sources.images
-    if own is not None or DEFAULT not in models:
+    if own is not None or SCENES_VIT not in models:
         return ()
     if SIZES_SHOWN not in {target.name for target in targets}:
         return ()
-    return tuple(size for size in SIZES if size not in models)
+    return tuple(size for size in SCENES_VIT_SIZES if size not in models)
 
 
 def _of_model(model: str, targets: Sequence[Target], request: Request) -> list[PlannedRun]:

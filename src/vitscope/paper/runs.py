@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.zoo import ZOO
+from vitscope.embedded.files import REFERENCE_BACKBONES
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.paper.assumptions import Value, label
 from vitscope.paper.targets import Target, chosen_targets
@@ -56,7 +56,7 @@ def read_run(folder: Path) -> FinishedRun:
 def find_runs(out: Path) -> tuple[FinishedRun, ...]:
     """Return the runs of a reproduction below ``out``: models as the zoo has them, then others."""
     found = [read_run(mark.parent) for mark in sorted(out.glob(f"*/{MARK}"))]
-    places = {name: i for i, name in enumerate((*ZOO, *REFERENCES))}
+    places = {name: i for i, name in enumerate((*ZOO, *REFERENCE_BACKBONES))}
     return tuple(
         sorted(found, key=lambda r: (places.get(r.model, len(places)), r.model, label(r.readings)))
     )

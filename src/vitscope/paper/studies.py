@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitscope.backbones.reference.names import DEFAULT, REFERENCES, UNTRAINED
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.zoo import ZOO, nearest_name
+from vitscope.embedded.files import (
+    REFERENCE_BACKBONES,
+    SCENES_VIT,
+    SCENES_VIT_UNTRAINED,
+    shipped_sae,
+)
 from vitscope.images.sources import ImageSettings
 from vitscope.paper.sources import Sources, scenes, side_of
 from vitscope.paper.targets import SHIFTS, TARGETS, Target, stages_of, tasks_of
 from vitscope.probes.settings import ProbeSettings, Task
 from vitscope.sae.settings import SaeSettings
-from vitscope.sae.shipped import shipped_sae
 from vitscope.scope.awcds import AwcdsSettings
 from vitscope.scope.instability_settings import InstabilitySettings
 from vitscope.scope.outliers import OutlierSettings
@@ -55,7 +59,7 @@ def paper_study(model: str, targets: Sequence[Target], sources: Sources) -> Stud
         BackboneError: the zoo has no such model.
     """
     if model not in ZOO:
-        raise nearest_name(model, [PLANTED, *REFERENCES])
+        raise nearest_name(model, [PLANTED, *REFERENCE_BACKBONES])
     own = sources.images is not None
     # of all its targets, so that no later request finds fewer
     shifts = tuple(dict.fromkeys(s for target in targets_of(model) for s in target.shifts))
@@ -164,7 +168,7 @@ SCENES_DEPTH = (1e-3, 41.0)
 
 def is_scenes_model(model: str) -> bool:
     """Whether a model is studied on rendered scenes: the embedded ones and their sizes."""
-    return model in REFERENCES or model == PLANTED
+    return model in REFERENCE_BACKBONES or model == PLANTED
 
 
 def scenes_study(
@@ -175,7 +179,7 @@ def scenes_study(
     n = min(size.images, sources.limit or size.images)
     scored = scenes(n, SCORED, side)
     sae, train = SaeSettings(path=sources.sae), scored
-    if sources.sae is None and model in (DEFAULT, UNTRAINED):
+    if sources.sae is None and model in (SCENES_VIT, SCENES_VIT_UNTRAINED):
         sae = SaeSettings(path=shipped_sae(model))
     elif sources.sae is None and model != PLANTED:
         sae = SaeSettings(learning_rate=1e-3, batch_size=2048, steps=size.sae_steps)

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from vitscope.backbones.reference.names import DEFAULT, OTHER_SIZES, SIZES
 from vitscope.backbones.zoo import ZOO
+from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_OTHER_SIZES, SCENES_VIT_SIZES
 from vitscope.errors import ConfigError
 from vitscope.probes.settings import Task
 
@@ -121,8 +121,12 @@ def families(models: Collection[str]) -> tuple[tuple[str, ...], ...]:
     The embedded one is of the sizes that come with the package, and of larger ones that were
     trained. Its ``s`` is that of the default's own run where no other was made.
     """
-    small = (*SIZES[:-1], DEFAULT) if SIZES[-1] not in models and DEFAULT in models else SIZES
-    embedded = (*small, *(model for model in OTHER_SIZES if model in models))
+    small = (
+        (*SCENES_VIT_SIZES[:-1], SCENES_VIT)
+        if SCENES_VIT_SIZES[-1] not in models and SCENES_VIT in models
+        else SCENES_VIT_SIZES
+    )
+    embedded = (*small, *(model for model in SCENES_VIT_OTHER_SIZES if model in models))
     every = (*FAMILIES, PROBED_CLIP, embedded)
     return tuple(family for family in every if any(model in family for model in models))
 

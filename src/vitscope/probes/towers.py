@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from vitscope.backbones.loading import choose_device
-from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.settings import BackboneSettings
+from vitscope.embedded.files import REFERENCE_BACKBONES
 from vitscope.errors import ConfigError
 from vitscope.images.scenes.source import is_scene_set
 from vitscope.probes.prompts import Prompts, load_prompts, open_clip_module
@@ -30,7 +30,7 @@ def require_tower(backbone: BackboneSettings, settings: ZeroShotSettings) -> Non
     Raises:
         ConfigError: the backbone has none and none is named, or open_clip is not installed.
     """
-    if settings.tower is None and backbone.name in REFERENCES:
+    if settings.tower is None and backbone.name in REFERENCE_BACKBONES:
         return
     if settings.tower is None and backbone.name not in OPEN_CLIP:
         raise ConfigError(
@@ -49,7 +49,7 @@ def load_tower(
         VitscopeError: there is none, or its weights cannot be loaded.
     """
     require_tower(backbone, settings)
-    if settings.tower is None and backbone.name in REFERENCES:
+    if settings.tower is None and backbone.name in REFERENCE_BACKBONES:
         # timm takes seconds to import: for a tower that needs it alone
         from vitscope.backbones.reference.loading import load_reference_text  # noqa: PLC0415
 

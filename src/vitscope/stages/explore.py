@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from vitscope.backbones.backbone import Site
-from vitscope.backbones.reference.names import REFERENCES
 from vitscope.backbones.user_model import require_trust
+from vitscope.embedded.files import REFERENCE_BACKBONES
 from vitscope.errors import ArtifactError, VitscopeError
 from vitscope.explorer.records import NOT_SCORED, Exemplars, Models, RunRecord, TextSide
 from vitscope.images.listing import list_images
@@ -172,7 +172,7 @@ def _lexical(path: Path) -> Path:
 def text_side(study: Study, device: torch.device) -> tuple[TextSide | None, str]:
     """Return the text side, or why there is none."""
     settings, backbone = study.probes.zeroshot, study.backbone
-    if settings.images is None and backbone.name not in REFERENCES:
+    if settings.images is None and backbone.name not in REFERENCE_BACKBONES:
         return None, (
             "no text tower: the study sets no probes.zeroshot.images, and a tower is not fetched "
             "unasked"

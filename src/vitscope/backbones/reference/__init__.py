@@ -1,1 +1,1 @@
-"""The reference backbones: small vision transformers trained on scenes, shipped in the package."""
+"""The reference backbones: small vision transformers trained on rendered scenes."""

@@ -13,12 +13,12 @@ from vitscope.axes import Float
 from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.backbones.layers import designated_layer
 from vitscope.backbones.reference.description import Description, read_description
-from vitscope.backbones.reference.names import DEFAULT, SHIPPED, UNTRAINED
 from vitscope.backbones.reference.text_tower import TextTower
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.weights.reading import read_state
 from vitscope.backbones.weights.shards import weights_checksum
+from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_UNTRAINED, WEIGHT_FILES
 from vitscope.errors import BackboneError
 
 UNTRAINED_SEED = 0
@@ -70,7 +70,7 @@ def load_reference(settings: BackboneSettings, device: torch.device) -> TimmBack
     described = read_description(path)
     model, weights = _vision(settings, path, described)
     layer = designated_layer(settings.layer, -2, len(model.blocks), settings.name)
-    name = UNTRAINED if settings.name == UNTRAINED else described.name
+    name = SCENES_VIT_UNTRAINED if settings.name == SCENES_VIT_UNTRAINED else described.name
     grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
     assert grid is not None
     site = Site(name, weights, layer, int(model.embed_dim), grid[0], patch[0])
@@ -86,8 +86,10 @@ def load_reference_text(settings: BackboneSettings, device: torch.device) -> Ref
     Raises:
         BackboneError: as :func:`load_reference`; the untrained copy has no text tower.
     """
-    if settings.name == UNTRAINED:
-        raise BackboneError(f"'{UNTRAINED}' has never seen a caption; use '{DEFAULT}'")
+    if settings.name == SCENES_VIT_UNTRAINED:
+        raise BackboneError(
+            f"'{SCENES_VIT_UNTRAINED}' has never seen a caption; use '{SCENES_VIT}'"
+        )
     path = reference_file(settings)
     described, state = read_description(path), read_state(path)
     tower = TextTower(described.text)
@@ -105,19 +107,19 @@ def reference_file(settings: BackboneSettings) -> Path:
     """
     if settings.weights is not None:
         return settings.weights
-    if settings.name not in SHIPPED:
+    if settings.name not in WEIGHT_FILES:
         raise BackboneError(
             f"'{settings.name}' does not come with the package: train it with training/"
             "scenes_vit.py (docs/scenes.md) and give its export as backbone.weights (--weights)"
         )
-    return Path(__file__).with_name(f"{SHIPPED[settings.name]}.safetensors")
+    return WEIGHT_FILES[settings.name]
 
 
 def _vision(
     settings: BackboneSettings, path: Path, described: Description
 ) -> tuple[VisionTransformer, str]:
     """Return the vision tower, and what identifies its weights."""
-    if settings.name == UNTRAINED:
+    if settings.name == SCENES_VIT_UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(UNTRAINED_SEED)
             return VisionTransformer(**described.vision), f"untrained, seed {UNTRAINED_SEED}"

@@ -1,0 +1,1 @@
+"""What ships with the package: rendered scenes, and small networks trained on them."""
