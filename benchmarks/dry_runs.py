@@ -33,7 +33,7 @@ from vitscope.scope.settings import ScopeSettings
 from vitscope.scope.views import plain_view
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
-from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
+from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images
 from vitscope.tokens.sampling import ActivationSettings
 
 STAGES = ("images", "extract", "train", "outliers", "evaluate", "score", "partition", "instability")
@@ -114,7 +114,7 @@ def random_sae(study: Study, images: Path) -> SparseAutoencoder:
         backbone,
         refs,
         lambda image: plain_view(image, site=backbone.site, preprocessing=backbone.preprocessing),
-        ReadingSettings(BATCH),
+        LoaderOptions(BATCH),
         clock=PassClock(),
     )
     tokens = torch.cat([batch.tokens.patch.flatten(0, 1).float().cpu() for batch in batches])

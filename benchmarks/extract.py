@@ -27,8 +27,8 @@ from vitscope.images.generated import write_generated_images
 from vitscope.images.loading import load_batches
 from vitscope.images.sources import ImageFolder
 from vitscope.scope.views import plain_view
-from vitscope.tokens.extract import extract_activations
-from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.encoding import LoaderOptions
+from vitscope.tokens.extraction import extract_tokens
 from vitscope.tokens.sampling import ActivationSettings
 
 JPEG_SIZE = (500, 375)
@@ -42,7 +42,7 @@ def main() -> None:
         backbone = random_backbone(options, folder)
         images = options.images or made_up_photographs(folder / "images", options.n)
         refs = ImageFolder(images, limit=options.n).refs
-        reading = ReadingSettings(options.batch_size)
+        reading = LoaderOptions(options.batch_size)
         prepare = partial(plain_view, site=backbone.site, preprocessing=backbone.preprocessing)
         decoded = [
             b.images
@@ -56,7 +56,7 @@ def main() -> None:
 
         def extract() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as out:
-                extract_activations(
+                extract_tokens(
                     backbone, refs, Path(out), ActivationSettings(), reading,
                     seed=0, fingerprint="benchmark",
                 )  # fmt: skip

@@ -35,6 +35,7 @@ from vitscope.images.scenes.vocabulary import (
     PLACES,
     TIMES,
 )
+from vitscope.intervals import wilson_interval
 from vitscope.probes.features import Extraction
 from vitscope.probes.labelled import LabelledScenes
 from vitscope.probes.probe import run_probe
@@ -55,7 +56,6 @@ SCENE_DEPTHS = (1e-3, 41.0)
 DENSE_PIXELS, DENSE_BINS = 40, 64
 """Side at which masks and depths are compared, and depth bins: what a CPU has time for."""
 
-Z = 1.96
 QUANTILES = (0.5, 0.9, 0.98, 0.999, 1.0)
 
 PROMPTS = {
@@ -120,10 +120,8 @@ def linear_probe(x: Tensor, y: Tensor, x_test: Tensor) -> Tensor:
 
 def wilson(hits: int, n: int) -> str:
     """Return a share in per cent with Wilson's 95 % interval."""
-    share = hits / n
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5 / (1 + Z**2 / n)
-    return f"{100 * share:.1f} ({100 * (centre - half):.1f}-{100 * (centre + half):.1f})"
+    share, (low, high) = 100 * hits / n, wilson_interval(hits / n, n)
+    return f"{share:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def print_labels(n_train: int, n_test: int) -> None:

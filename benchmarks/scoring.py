@@ -30,7 +30,7 @@ from vitscope.images.sources import ImageFolder, ImageRef
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.score import Scores, score
 from vitscope.scope.views import Overlap, plain_view, shifted_views
-from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
+from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images
 
 TARGET_L0 = 30
 
@@ -76,7 +76,7 @@ def random_sae(
 ) -> SparseAutoencoder:
     """Random directions, with θ where a token has 30 active features on average."""
     prepare = partial(plain_view, site=backbone.site, preprocessing=backbone.preprocessing)
-    batches = encode_images(backbone, refs, prepare, ReadingSettings(), clock=PassClock())
+    batches = encode_images(backbone, refs, prepare, LoaderOptions(), clock=PassClock())
     tokens = torch.cat([batch.tokens.patch.flatten(0, 1).cpu() for batch in batches])
     rows = torch.nn.functional.normalize(torch.randn(n_features, tokens.shape[1]), dim=1)
     mean = tokens.mean(0)

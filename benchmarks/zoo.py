@@ -23,8 +23,8 @@ from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
-from vitscope.tokens.extract import extract_activations
-from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.encoding import LoaderOptions
+from vitscope.tokens.extraction import extract_tokens
 from vitscope.tokens.sampling import ActivationSettings
 
 HEADINGS = ("model", "parameters M", "file GB", "load s", "images/s", "peak GB", "tokens")
@@ -83,8 +83,8 @@ def extract(options: argparse.Namespace) -> dict[str, str]:
     refs = ImageFolder(options.folder / "images").refs
     out = options.folder / "activations"
     started = time.perf_counter()
-    extract_activations(
-        backbone, refs, out, ActivationSettings(), ReadingSettings(options.batch_size),
+    extract_tokens(
+        backbone, refs, out, ActivationSettings(), LoaderOptions(options.batch_size),
         seed=0, fingerprint="zoo",
     )  # fmt: skip
     seconds = time.perf_counter() - started

@@ -10,8 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "vitscope"
 
 ORDER = [
-    *("axes", "errors", "draws", "settings", "progress", "compiled", "distributed", "store"),
-    *("embedded", "images", "backbones", "tokens", "sae", "metrics", "emd", "scope"),
+    *("axes", "errors", "draws", "intervals", "settings", "progress", "compiled"),
+    *("distributed", "store"),
+    *("embedded", "images", "backbones", "tokens", "sae", "emd", "scope"),
     *("removal", "probes", "figures", "report", "explorer"),
     *(
         "study",

@@ -3,7 +3,6 @@
 python training/curves.py runs/scenes-vit-s docs/images/scenes-vit-s.png
 """
 
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from scenes_vit import training_seed
 
 from vitscope.images.scenes.scene import plan_scene
 from vitscope.images.scenes.vocabulary import LABEL_CLASSES, LOCAL_LABELS
+from vitscope.intervals import wilson_interval
 
 mpl.use("Agg")
 
-TWO_SIDED_95 = 1.96
 PANELS = {
     "scene": ("place", "ground", "backdrop", "time", "zero_shot_place", "zero_shot_time"),
     "largest object": tuple(f"largest_{x}" for x in ("shape", "colour", "texture", "material")),
@@ -28,14 +27,6 @@ PANELS = {
     ),
     "presence": tuple(name for name in LABEL_CLASSES if name.startswith("has_")),
 }
-
-
-def interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of ``n``."""
-    z2 = TWO_SIDED_95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = TWO_SIDED_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return middle - half, middle + half
 
 
 def majority(seed: int, n: int) -> dict[str, float]:
@@ -52,7 +43,7 @@ def table(last: dict[str, Any], guess: dict[str, float]) -> str:
     ]
     for name, share in last["accuracy"].items():
         commonest = 100 * guess[name.removeprefix("zero_shot_")]
-        low, high = (100 * end for end in interval(share, last["n_scenes"]))
+        low, high = (100 * end for end in wilson_interval(share, last["n_scenes"]))
         kind = "local" if name in LOCAL_LABELS else "context"
         lines.append(
             f"| `{name}` | {kind} | {commonest:.1f} % | {100 * share:.1f} % "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vitscope.sae.storage import load_sae, save_sae
 from vitscope.store.run_directory import RunDirectory
-from vitscope.tokens.shard_source import ShardSource
+from vitscope.tokens.sources import ShardSource
 
 TOKENS = 20_000
 LARGEST_CHANGE = 0.01

@@ -26,8 +26,8 @@ from vitscope.stages import evaluate
 from vitscope.store.atomic import read_json, write_json
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.stage import STAMP_SCHEMA, read_stamp
-from vitscope.tokens.extract import MANIFEST_SCHEMA
-from vitscope.tokens.shard_source import ShardSource
+from vitscope.tokens.extraction import MANIFEST_SCHEMA
+from vitscope.tokens.sources import ShardSource
 
 TESTED = {
     "store/stage.py: STAMP_SCHEMA",

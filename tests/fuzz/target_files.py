@@ -24,8 +24,8 @@ from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import save_sae
 from vitscope.store.tables import write_table
 from vitscope.study import dump_study
-from vitscope.tokens.extract import extract_activations
-from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.encoding import LoaderOptions
+from vitscope.tokens.extraction import extract_tokens
 from vitscope.tokens.sampling import ActivationSettings
 
 SIDE = 12
@@ -148,12 +148,12 @@ def transformers_folder(folder: Path) -> None:
 def extraction(folder: Path) -> None:
     """Three shards of tokens and their manifest."""
     write_generated_images(folder / "pictures", 3, seed=1, side=112)
-    extract_activations(
+    extract_tokens(
         PlantedBackbone(),
         list(ImageFolder(folder / "pictures")),
         folder / "activations",
         ActivationSettings(),
-        ReadingSettings(batch_size=2, workers=1),
+        LoaderOptions(batch_size=2, workers=1),
         seed=0,
         fingerprint="one",
     )

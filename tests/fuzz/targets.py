@@ -25,7 +25,7 @@ from vitscope.store.run_directory import RunDirectory
 from vitscope.store.stage import read_stamp
 from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import load_study
-from vitscope.tokens.shard_source import ShardSource
+from vitscope.tokens.sources import ShardSource
 
 PATH = "path"
 

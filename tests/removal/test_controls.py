@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitscope.errors import ConfigError
-from vitscope.metrics.activity import FeatureActivity
 from vitscope.removal.activation import group_activation
 from vitscope.removal.contribution import encode_sparse
 from vitscope.removal.controls import matched_controls
 from vitscope.removal.statistics import ContributionSums
+from vitscope.sae.activity import FeatureActivity
 from vitscope.sae.model import SparseAutoencoder
 
 

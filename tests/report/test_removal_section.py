@@ -10,6 +10,7 @@ from tests.report.page_reader import read_page
 from tests.report.synthetic_report import make_data
 
 from vitscope.figures.reliability import FEWEST, plot_reliability
+from vitscope.intervals import student_interval
 from vitscope.probes.calibration import Reliability, reliability
 from vitscope.probes.zero_shot import ZeroShotSummary
 from vitscope.report.data import ReportData
@@ -22,7 +23,6 @@ from vitscope.report.removal import (
     change_of_task,
     lines,
     of_task,
-    over_seeds,
     reliability_lines,
 )
 
@@ -76,11 +76,11 @@ def cells(html: str, caption: str) -> list[list[str]]:
 
 def test_intervals_over_seeds_are_students() -> None:
     values = [0.71, 0.74, 0.69, 0.75]
-    found = over_seeds(values)
+    found = student_interval(values)
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
-    assert over_seeds([0.5, NAN]).mean == 0.5 and np.isnan(over_seeds([0.5, NAN]).low)
-    assert np.isnan(over_seeds([]).mean)
+    assert student_interval([0.5, NAN]).mean == 0.5 and np.isnan(student_interval([0.5, NAN]).low)
+    assert np.isnan(student_interval([]).mean)
 
 
 def test_controls_are_one_line_with_an_interval_over_draws() -> None:
@@ -89,9 +89,9 @@ def test_controls_are_one_line_with_an_interval_over_draws() -> None:
         "original", "high-CDS removed", "random", "low-CDS removed", "random",
     ]  # fmt: skip
     found = of_task(DEPTH, every[2])
-    expected = over_seeds([0.65, 0.85])  # the mean over searches of each draw first
+    expected = student_interval([0.65, 0.85])  # the mean over searches of each draw first
     assert astuple(found) == pytest.approx(astuple(expected))
-    assert of_task(DEPTH, every[0]) == over_seeds([0.5, 0.52])
+    assert of_task(DEPTH, every[0]) == student_interval([0.5, 0.52])
     assert every[4].variants == () and every[4].why_none == NO_MATCH
 
 
@@ -99,9 +99,9 @@ def test_changes_are_paired_by_search() -> None:
     original, high, random, low, _ = lines(FIGURES)
     task = replace(DEPTH, values={**DEPTH.values, "high-removed": (0.49, 0.50)})
     found = change_of_task(task, high, original)
-    assert astuple(found) == pytest.approx(astuple(over_seeds([-0.01, -0.02])))
+    assert astuple(found) == pytest.approx(astuple(student_interval([-0.01, -0.02])))
     drawn = change_of_task(DEPTH, random, original)
-    assert astuple(drawn) == pytest.approx(astuple(over_seeds([0.14, 0.34])))
+    assert astuple(drawn) == pytest.approx(astuple(student_interval([0.14, 0.34])))
     assert np.isnan(change_of_task(DEPTH, low, original).mean)
     short = replace(DEPTH, values={**DEPTH.values, "high-removed": (0.49,)})
     unpaired = change_of_task(short, high, original)

@@ -20,9 +20,9 @@ from tests.report.synthetic_report import (
     with_hostile_ids,
 )
 
-from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics
 from vitscope.report.data import PartitionSizes, ReportData
 from vitscope.report.page import render_report, write_report
+from vitscope.sae.reconstruction_metrics import GroupMetrics, ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.bootstrap import Interval
 from vitscope.scope.cds import FeatureScores

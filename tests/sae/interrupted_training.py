@@ -12,7 +12,7 @@ from torch import Tensor
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
 from vitscope.sae.training import TrainedSae, train_sae
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 SETTINGS = SaeSettings(
     expansion=4, k=4, batch_size=128, steps=40, learning_rate=3e-3, checkpoint_every=6,

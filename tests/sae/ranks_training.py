@@ -21,7 +21,7 @@ from vitscope.errors import SaeError
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
 from vitscope.sae.training import train_sae
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 BATCH = 100
 """Not divisible by three: ranks hold different numbers of rows."""

@@ -18,7 +18,7 @@ from vitscope.sae.source import TensorSource
 from vitscope.sae.state import new_state
 from vitscope.sae.step import take_step
 from vitscope.sae.training import train_sae
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 SITE = Site(model="toy", weights="w", layer=1, width=32, grid=4, patch=8)
 

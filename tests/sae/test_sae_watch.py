@@ -19,7 +19,7 @@ from vitscope.sae.source import TensorSource
 from vitscope.sae.threshold import fit_threshold, fit_with_interval
 from vitscope.sae.training import Keeping, TrainingJob, train_sae, train_saes
 from vitscope.sae.watch import MEMORY, Watch, look
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 SETTINGS = SaeSettings(
     expansion=4, k=3, batch_size=100, learning_rate=3e-3, steps=40, evaluate_every=8,

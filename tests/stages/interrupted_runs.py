@@ -78,7 +78,7 @@ def run_jobs(
 def use_small_chunks() -> None:
     from vitscope.probes import checkpoint, features
     from vitscope.stages import chunked, zeroshot
-    from vitscope.tokens import extract
+    from vitscope.tokens import extraction as extract
 
     chunked.CHUNK_IMAGES = extract.SHARD_IMAGES = zeroshot.CHUNK_IMAGES = SMALL_CHUNK
     features.SMALLEST_CHUNK = features.LARGEST_CHUNK = SMALL_CHUNK

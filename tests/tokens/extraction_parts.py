@@ -14,13 +14,13 @@ from vitscope.images.generated import write_generated_images
 from vitscope.images.resize import to_square
 from vitscope.images.sources import ImageFolder, ImageRef
 from vitscope.scope.views import plain_view
-from vitscope.tokens.extract import Extraction, extract_activations
-from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.encoding import LoaderOptions
+from vitscope.tokens.extraction import ExtractedTokens, extract_tokens
 from vitscope.tokens.sampling import ActivationSettings
 
 N_IMAGES, SHARD, BATCH = 12, 5, 3
 PLANTED = PlantedBackbone()
-READING = ReadingSettings(batch_size=BATCH, workers=1)
+READING = LoaderOptions(batch_size=BATCH, workers=1)
 
 
 def picture_refs(folder: Path) -> list[ImageRef]:
@@ -36,9 +36,9 @@ def extract(
     settings: ActivationSettings | None = None,
     seed: int = 0,
     fingerprint: str = "one",
-) -> Extraction:
+) -> ExtractedTokens:
     assert isinstance(backbone, Backbone)
-    return extract_activations(
+    return extract_tokens(
         backbone,
         refs,
         folder,

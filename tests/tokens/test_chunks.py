@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,9 +14,8 @@ from torch import Tensor
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
 from vitscope.scope.views import plain_view
-from vitscope.tokens import chunks as module
-from vitscope.tokens.chunks import ChunkedEncoding
-from vitscope.tokens.forward import PassClock
+from vitscope.tokens import encoding as module
+from vitscope.tokens.encoding import ChunkedEncoding, PassClock
 
 CHUNK = 5
 
@@ -46,14 +46,16 @@ def encoding(refs: list[ImageRef]) -> Iterator[ChunkedEncoding]:
 
     with (
         track("testing", len(refs), "images") as progress,
-        ChunkedEncoding(
-            PLANTED,
-            refs,
-            prepare,
-            READING,
-            chunk_images=CHUNK,
-            clock=PassClock(),
-            progress=progress,
+        closing(
+            ChunkedEncoding(
+                PLANTED,
+                refs,
+                prepare,
+                READING,
+                chunk_images=CHUNK,
+                clock=PassClock(),
+                progress=progress,
+            )
         ) as encoding,
     ):
         yield encoding
@@ -92,5 +94,5 @@ def test_a_pass_left_early_leaves_no_thread(encoding: ChunkedEncoding) -> None:
     before = threading.active_count()
     next(encoding.batches(encoding.chunks[0]))
     assert threading.active_count() > before
-    encoding.__exit__(None, None, None)
+    encoding.close()
     assert threading.active_count() == before

@@ -21,7 +21,8 @@ from vitscope.errors import BackboneError, ImageSetError
 from vitscope.images.sources import ImageRef
 from vitscope.store.atomic import read_json
 from vitscope.store.tensors import load_tensors
-from vitscope.tokens import extract as module
+from vitscope.tokens import extraction as module
+from vitscope.tokens.encoding import LoaderOptions
 from vitscope.tokens.sampling import ActivationSettings, draw_tokens
 
 SETTINGS = ActivationSettings(tokens_per_image=7, draws=2)
@@ -151,7 +152,9 @@ def test_the_batch_size_does_not_show(
     refs: list[ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(refs, tmp_path / "three")
-    monkeypatch.setattr("extraction_parts.READING", module.ReadingSettings(BATCH + 2, workers=2))
+    monkeypatch.setattr(
+        "tests.tokens.extraction_parts.READING", LoaderOptions(BATCH + 2, workers=2)
+    )
     extract(refs, tmp_path / "five")
     for one, other in zip(_part_names(3), _part_names(3), strict=True):
         first, _ = load_tensors(tmp_path / "three" / one)

@@ -12,8 +12,8 @@ from vitscope.images.sources import ImageRef
 from vitscope.sae.source import TokenSource
 from vitscope.store.atomic import read_json, write_json
 from vitscope.store.tensors import load_tensors
-from vitscope.tokens import extract as module
-from vitscope.tokens.shard_source import ShardSource
+from vitscope.tokens import extraction as module
+from vitscope.tokens.sources import ShardSource
 
 N_TOKENS = N_IMAGES * 7
 

@@ -10,11 +10,9 @@ from torch import Tensor
 from vitscope.errors import ConfigError
 from vitscope.images.sources import ImageRef
 from vitscope.sae.source import TokenSource
-from vitscope.tokens import extract as module
-from vitscope.tokens.held_out import Holding
-from vitscope.tokens.sampling import ActivationSettings
-from vitscope.tokens.shard_source import ShardSource
-from vitscope.tokens.stream_source import StreamSource
+from vitscope.tokens import extraction as module
+from vitscope.tokens.sampling import ActivationSettings, Holding
+from vitscope.tokens.sources import ShardSource, StreamSource
 
 HOLDING = Holding("images", n_tokens=14, share=0.3)
 

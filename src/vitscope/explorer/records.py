@@ -13,10 +13,10 @@ from torch import Tensor
 from vitscope.axes import Float
 from vitscope.backbones.backbone import Backbone, Site
 from vitscope.images.sources import ImageRef
-from vitscope.metrics.reconstruction import ReconstructionMetrics
 from vitscope.probes.prompts import Prompts
 from vitscope.probes.text import TextTower
 from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.reconstruction_metrics import ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.settings import ScopeSettings

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vitscope.intervals import student_interval
 from vitscope.paper.measured import Measured, jackknife, of_proportion
-from vitscope.report.removal import RemovalFigures, TaskFigures, over_seeds
+from vitscope.report.removal import RemovalFigures, TaskFigures
 from vitscope.scope.evidence import Evidence
 from vitscope.stages.instability_table import read_instability
 from vitscope.stages.removal_tables import read_removal
@@ -131,7 +132,7 @@ def _of_searches(task: TaskFigures, variant: str) -> Measured:
     values = task.values[variant]
     if len(values) == 1 and task.metric == "top1":
         return of_proportion(values[0], task.n_validation, IMAGES)
-    mean = over_seeds(values)
+    mean = student_interval(values)
     return Measured(mean.mean, mean.low, mean.high, SEARCHES if len(values) > 1 else "")
 
 
@@ -146,7 +147,7 @@ def _changes(task: TaskFigures, figures: RemovalFigures) -> dict[str, Measured]:
         gaps = [b - a for a, b in zip(before, after, strict=True)]
         shares = [gap / a for gap, a in zip(gaps, before, strict=True) if a]
         for name, values in (("change", gaps), ("share", shares)):
-            mean = over_seeds(values)
+            mean = student_interval(values)
             over = SEARCHES if len(values) > 1 else ""
             found[f"{task.task}.{group.of}.{name}"] = Measured(mean.mean, mean.low, mean.high, over)
     return found

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-LEVEL = 0.95
-"""Of every interval."""
+from vitscope.intervals import jackknife_interval, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -36,27 +34,16 @@ class Measured:
 def jackknife(value: float, left_out: NDArray[np.float64], over: str) -> Measured:
     """Return ``value`` with Student's interval from the values without each group of images.
 
-    The standard error is √((g−1)/g · Σ(θ_i − θ̄)²), for g groups (Efron).
-
     Args:
         value: with all groups.
         left_out: without each in turn, [g].
         over: what the groups are.
     """
-    known = left_out[np.isfinite(left_out)]
-    n = known.size
-    if n < 2 or n < left_out.size or not math.isfinite(value):
-        return Measured(value)
-    error = math.sqrt((n - 1) / n * float(((known - known.mean()) ** 2).sum()))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    return Measured(value, value - half, value + half, over)
+    low, high = jackknife_interval(value, left_out)
+    return Measured(value, low, high, over if math.isfinite(low) else "")
 
 
 def of_proportion(share: float, n: int, over: str) -> Measured:
     """Return a share of ``n`` images with Wilson's interval."""
-    if not (math.isfinite(share) and n > 0):
-        return Measured(share)
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Measured(share, centre - half, centre + half, over)
+    low, high = wilson_interval(share, n)
+    return Measured(share, low, high, over if math.isfinite(low) else "")

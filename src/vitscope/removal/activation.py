@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.metrics.activity import FeatureActivity
 from vitscope.removal.groups import Group, group_mask
+from vitscope.sae.activity import FeatureActivity
 
 
 @dataclass(frozen=True)

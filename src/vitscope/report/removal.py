@@ -1,18 +1,12 @@
 """What each kind of feature does: the figures of probes and zero-shot, line by line."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy import stats
-
+from vitscope.intervals import MeanInterval, student_interval
 from vitscope.probes.calibration import Reliability
 from vitscope.probes.features import ORIGINAL
 from vitscope.probes.zero_shot import ZeroShotSummary
-
-LEVEL = 0.95
-"""Of the intervals over seeds, by Student's t."""
 
 NAMES = {
     "high": ("high-CDS removed", "random, matched to high-CDS"),
@@ -98,15 +92,6 @@ class RemovalFigures:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A mean with its interval over seeds; NaN ends where there are fewer than two."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Line:
     """One line of both tables: a variant, or the controls of a group together.
 
@@ -136,18 +121,6 @@ class Line:
         return "" if self.is_control else self.of
 
 
-def over_seeds(values: Sequence[float]) -> Measured:
-    """Return the mean of ``values`` and its interval, NaN where too few are defined."""
-    known = np.asarray([value for value in values if math.isfinite(value)])
-    if known.size == 0:
-        return Measured(math.nan, math.nan, math.nan)
-    mean = float(known.mean())
-    if known.size < 2:
-        return Measured(mean, math.nan, math.nan)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, known.size - 1) * stats.sem(known))
-    return Measured(mean, mean - half, mean + half)
-
-
 def lines(figures: RemovalFigures) -> tuple[Line, ...]:
     """Return the lines in order: the original, then each group with its controls under it."""
     found = [Line("original", "", False, (ORIGINAL,))]
@@ -162,15 +135,15 @@ def lines(figures: RemovalFigures) -> tuple[Line, ...]:
     return tuple(found)
 
 
-def of_task(task: TaskFigures, line: Line) -> Measured:
+def of_task(task: TaskFigures, line: Line) -> MeanInterval:
     """Return a line's figure: over searches for one variant, over draws for several controls."""
     per_variant = [task.values.get(variant, ()) for variant in line.variants]
     if len(per_variant) == 1:
-        return over_seeds(per_variant[0])
-    return over_seeds([over_seeds(values).mean for values in per_variant])
+        return student_interval(per_variant[0])
+    return student_interval([student_interval(values).mean for values in per_variant])
 
 
-def change_of_task(task: TaskFigures, line: Line, original: Line) -> Measured:
+def change_of_task(task: TaskFigures, line: Line, original: Line) -> MeanInterval:
     """Return how far a line lies from the original, search by search: all share their trials.
 
     Where a search is missing on one side there is no pairing, and no interval.
@@ -178,19 +151,19 @@ def change_of_task(task: TaskFigures, line: Line, original: Line) -> Measured:
     before = task.values.get(original.variants[0], ())
     per_variant = [task.values.get(variant, ()) for variant in line.variants]
     if any(len(values) != len(before) for values in per_variant):
-        change = of_task(task, line).mean - over_seeds(before).mean
-        return Measured(change, math.nan, math.nan)
+        change = of_task(task, line).mean - student_interval(before).mean
+        return MeanInterval(change)
     pairs = [[b - a for a, b in zip(before, values, strict=True)] for values in per_variant]
     if len(pairs) == 1:
-        return over_seeds(pairs[0])
-    return over_seeds([over_seeds(differences).mean for differences in pairs])
+        return student_interval(pairs[0])
+    return student_interval([student_interval(differences).mean for differences in pairs])
 
 
 def of_zero_shot(
     figures: ZeroShotFigures, line: Line, read: Callable[[ZeroShotSummary], float]
-) -> Measured:
+) -> MeanInterval:
     """Return a line's figure, read off each of its variants."""
-    return over_seeds([read(figures.variants[variant]) for variant in line.variants])
+    return student_interval([read(figures.variants[variant]) for variant in line.variants])
 
 
 def reliability_lines(figures: RemovalFigures) -> list[tuple[str, str, Reliability]]:

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vitscope.intervals import MeanInterval
 from vitscope.probes.zero_shot import ZeroShotSummary
 from vitscope.report.numbers import decimal, with_interval
 from vitscope.report.removal import (
     Line,
-    Measured,
     RemovalFigures,
     TaskFigures,
     ZeroShotFigures,
@@ -159,7 +159,7 @@ def _zero_shot(figures: ZeroShotFigures, every: tuple[Line, ...], *, shows_share
     return Table(headings, tuple(rows), shows_shares=shows_shares)
 
 
-def _interval(value: Measured, digits: int) -> str:
+def _interval(value: MeanInterval, digits: int) -> str:
     return with_interval(value.mean, value.low, value.high, digits)
 
 

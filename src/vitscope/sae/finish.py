@@ -12,7 +12,7 @@ from vitscope.sae.plan import TrainingPlan
 from vitscope.sae.state import TrainingState
 from vitscope.sae.threshold import ThresholdFit, fit_with_interval
 from vitscope.sae.watch import look
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 
 def sae_at(

@@ -24,7 +24,7 @@ from vitscope.sae.state import TrainingState, new_state
 from vitscope.sae.step import require_finite
 from vitscope.sae.stepper import Buffers, stepper_for
 from vitscope.sae.watch import HeldOutFigures, look
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from vitscope.sae.trackers import TrackerName
 from vitscope.settings import Settings
-from vitscope.tokens.held_out import HeldOutKind
+from vitscope.tokens.sampling import HeldOutKind
 
 MethodName = Literal["batch-topk", "topk", "relu", "jumprelu", "matryoshka"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitscope.axes import Float32, Rows
 from vitscope.draws import generator
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 
 @runtime_checkable

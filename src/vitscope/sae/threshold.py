@@ -10,7 +10,7 @@ from vitscope.axes import Float, Rows
 from vitscope.draws import generator
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.selection import largest_values
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 ROWS_AT_ONCE = 2048
 """Tokens encoded at a time."""

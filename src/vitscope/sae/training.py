@@ -22,7 +22,7 @@ from vitscope.sae.source import TokenSource
 from vitscope.sae.state import StepFigures
 from vitscope.sae.step import BadStepError
 from vitscope.sae.stepper import Buffers
-from vitscope.tokens.held_out import HeldOut
+from vitscope.tokens.sampling import HeldOut
 
 NAMED_IMAGES = 3
 """Images that a message names; of many, the first."""

@@ -14,7 +14,7 @@ from vitscope.progress import track
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.pairs import PairScores
 from vitscope.scope.views import Overlap, shifted_views
-from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
+from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images
 
 IMAGES_PER_FEATURE = 3
 """Strongest images shown of each feature."""
@@ -60,7 +60,7 @@ def exemplar_views(
     shift: int = 1,
     stretch: bool = False,
     per_feature: int = IMAGES_PER_FEATURE,
-    reading: ReadingSettings | None = None,
+    reading: LoaderOptions | None = None,
 ) -> tuple[GalleryFeature, ...]:
     """Encode both views of each feature's strongest images anew, every image once.
 
@@ -76,7 +76,7 @@ def exemplar_views(
             is silent in both views, for they say nothing of its scope.
         reading: batch size and decoding threads.
     """
-    site, reading = backbone.site, reading or ReadingSettings()
+    site, reading = backbone.site, reading or LoaderOptions()
     Overlap(site.grid, shift)  # refuses a shift that leaves no overlap
     rows = _shown_rows(pairs, features, per_feature)
     members = np.unique(pairs.image[rows])

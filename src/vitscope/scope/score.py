@@ -25,7 +25,7 @@ from vitscope.scope.partition import Partition, partition_features
 from vitscope.scope.scoring import ordered_pairs, score_stream, wanted_by_image
 from vitscope.scope.settings import Missing
 from vitscope.scope.views import Overlap, plain_view, shifted_views
-from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
+from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images
 
 MAX_SKIPPED = 0.05
 
@@ -82,7 +82,7 @@ def score(
     min_pairs: int = 1,
     null_draws: int = 2,
     seed: int = 0,
-    reading: ReadingSettings | None = None,
+    reading: LoaderOptions | None = None,
 ) -> Scores:
     """Score every feature of ``sae`` on ``images`` (protocol, sections 4 to 6).
 
@@ -103,7 +103,7 @@ def score(
         ImageSetError: more than one image in twenty cannot be used.
     """
     check_fits(sae, backbone.site)
-    reading = reading or ReadingSettings()
+    reading = reading or LoaderOptions()
     verified = verify_images(images.refs, workers=reading.workers, max_pixels=reading.max_pixels)
     check_skips(verified, MAX_SKIPPED)
     refs, overlap = verified.usable, Overlap(backbone.site.grid, shift)
@@ -140,7 +140,7 @@ def find_exemplars(
     sae: SparseAutoencoder,
     refs: tuple[ImageRef, ...],
     k: int,
-    reading: ReadingSettings,
+    reading: LoaderOptions,
 ) -> TopImages:
     """Return the ``k`` images on which each feature is strongest, over unshifted images."""
     top = TopImages.empty(sae.n_features, k)

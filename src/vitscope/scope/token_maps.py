@@ -15,7 +15,7 @@ from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits
 from vitscope.scope.awcds import token_scope
 from vitscope.scope.views import plain_view
-from vitscope.tokens.forward import PassClock, ReadingSettings, encode_images
+from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def token_maps(
     cds: NDArray[np.float64],
     *,
     stretch: bool = False,
-    reading: ReadingSettings | None = None,
+    reading: LoaderOptions | None = None,
 ) -> tuple[TokenMaps, ...]:
     """Encode ``images`` unshifted and weigh the scores ``cds`` [m] on each patch token.
 
@@ -71,7 +71,7 @@ def token_maps(
             backbone,
             images,
             prepare,
-            reading or ReadingSettings(),
+            reading or LoaderOptions(),
             clock=PassClock(),
             progress=progress,
         ):

@@ -15,9 +15,9 @@ from vitscope.backbones.planted.spec import PlantedSpec
 from vitscope.images.loading import load_batches
 from vitscope.images.sources import ImageRef
 from vitscope.scope.views import plain_view, shifted_views
-from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.encoding import LoaderOptions
 
-READING = ReadingSettings()
+READING = LoaderOptions()
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from vitscope.images.sources import ImageRef
-from vitscope.progress import track
 from vitscope.stages.context import Context
-from vitscope.tokens.chunks import ChunkedEncoding
-from vitscope.tokens.forward import EncodedBatch, PassClock, ReadingSettings
-from vitscope.tokens.shared_parts import shared_parts
+from vitscope.tokens.encoding import EncodedBatch, LoaderOptions, PassClock, encode_in_parts
 
 CHUNK_IMAGES = 128
 """Images between two saved parts: what a kill may cost."""
@@ -57,7 +54,7 @@ def stream_parts(
     prepare: Callable[[Image], Tensor],
     reduce: Reduce,
     *,
-    reading: ReadingSettings,
+    reading: LoaderOptions,
     clock: PassClock,
 ) -> Generator[dict[str, Tensor]]:
     """Yield what ``reduce`` makes of each chunk of ``refs``, in order, through the disk.
@@ -72,23 +69,15 @@ def stream_parts(
         reading: how the images are read.
         clock: accumulates where the time goes.
     """
-    with (
-        track(stage, len(refs), "images") as progress,
-        ChunkedEncoding(
-            context.backbone,
-            refs,
-            prepare,
-            reading,
-            chunk_images=CHUNK_IMAGES,
-            clock=clock,
-            progress=progress,
-        ) as encoding,
-    ):
-        yield from shared_parts(
-            context.run.parts(stage),
-            fingerprint,
-            encoding.chunks,
-            lambda chunk: reduce(refs[chunk.start : chunk.stop], encoding.batches(chunk)),
-            on_reuse=lambda chunk: progress.skip(len(chunk)),
-            on_others=lambda chunk: progress.advance(len(chunk)),
-        )
+    return encode_in_parts(
+        context.backbone,
+        refs,
+        prepare,
+        reading,
+        reduce,
+        label=stage,
+        folder=context.run.parts(stage),
+        fingerprint=fingerprint,
+        chunk_images=CHUNK_IMAGES,
+        clock=clock,
+    )

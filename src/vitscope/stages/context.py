@@ -25,7 +25,7 @@ from vitscope.store.checksum import fingerprint
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.stage import StageBody, Stamp, outputs_digest, read_stamp, run_stage
 from vitscope.study import Study
-from vitscope.tokens.forward import ReadingSettings
+from vitscope.tokens.encoding import LoaderOptions
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ class Context:
             check_fits(self.given_sae, site)
 
     @property
-    def reading(self) -> ReadingSettings:
+    def reading(self) -> LoaderOptions:
         """How images are read for a forward pass."""
         images = self.study.images
-        return ReadingSettings(self.study.backbone.batch_size, images.workers, images.max_pixels)
+        return LoaderOptions(self.study.backbone.batch_size, images.workers, images.max_pixels)
 
     @property
     def stretch(self) -> bool:

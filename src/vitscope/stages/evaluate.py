@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from vitscope.images.sources import ImageRef
-from vitscope.metrics.activity import FeatureActivity
-from vitscope.metrics.reconstruction import GROUPS, ReconstructionSums
 from vitscope.removal.contribution import active_entries
 from vitscope.removal.statistics import ContributionSums
+from vitscope.sae.activity import FeatureActivity
+from vitscope.sae.reconstruction_metrics import GROUPS, ReconstructionSums
 from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome

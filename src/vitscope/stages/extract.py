@@ -4,7 +4,7 @@ from vitscope.distributed import rank_0_goes_on
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.store.atomic import write_json
 from vitscope.store.stage import StageOutput
-from vitscope.tokens.extract import MANIFEST_SCHEMA, extract_activations
+from vitscope.tokens.extraction import MANIFEST_SCHEMA, extract_tokens
 
 
 def run_extract(context: Context) -> StageOutcome:
@@ -15,7 +15,7 @@ def run_extract(context: Context) -> StageOutcome:
         if not study.activations.cache:
             rank_0_goes_on()
             return _nothing_kept(context, fingerprint)
-        extraction = extract_activations(
+        extraction = extract_tokens(
             context.backbone,
             context.images("train").usable,
             run.activations,

@@ -28,7 +28,7 @@ from vitscope.stages.outliers import read_tau
 from vitscope.store.atomic import write_json
 from vitscope.store.stage import StageOutput
 from vitscope.study import Study
-from vitscope.tokens.forward import EncodedBatch, PassClock
+from vitscope.tokens.encoding import EncodedBatch, PassClock
 
 IMAGES_PER_CALL = 8
 """Images whose attention is read at a time; one where every token is compared."""

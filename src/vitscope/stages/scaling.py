@@ -12,16 +12,10 @@ from matplotlib.figure import Figure
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.figures.files import save_figure
 from vitscope.figures.scaling import STYLES, ScalingLine, plot_scaling, size_text
+from vitscope.intervals import MeanInterval
 from vitscope.probes.settings import Task
 from vitscope.report.numbers import UNDEFINED, with_interval
-from vitscope.report.removal import (
-    Line,
-    Measured,
-    TaskFigures,
-    change_of_task,
-    lines,
-    of_task,
-)
+from vitscope.report.removal import Line, TaskFigures, change_of_task, lines, of_task
 from vitscope.report.removal_view import METRICS
 from vitscope.stages.removal_tables import read_removal
 from vitscope.stages.scaling_plan import TASKS, ScalingPlan, require_several
@@ -56,8 +50,8 @@ class Measurement:
         why_none: said where nothing was measured; else nothing.
     """
 
-    value: Measured
-    change: Measured
+    value: MeanInterval
+    change: MeanInterval
     n_features: int
     energy_share: float
     why_none: str
@@ -148,7 +142,7 @@ def write_scaling(found: Scaling, out: Path) -> Path:
 def draw_scaling(found: Scaling) -> Figure:
     """Return the figure; a kind of tokens that no model has is left out."""
     task = found.models[0].task
-    none = Measured(math.nan, math.nan, math.nan)
+    none = MeanInterval(math.nan, math.nan, math.nan)
     drawn: list[ScalingLine] = []
     for kind in KINDS:
         rows = [model.measured.get(kind) for model in found.models]
@@ -235,7 +229,7 @@ def _measurement(task: TaskFigures, line: Line, original: Line) -> Measurement:
     )
 
 
-def _ends(value: Measured) -> tuple[float, float, float]:
+def _ends(value: MeanInterval) -> tuple[float, float, float]:
     return value.mean, value.low, value.high
 
 

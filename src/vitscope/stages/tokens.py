@@ -3,9 +3,8 @@
 from vitscope.distributed import current_ranks
 from vitscope.sae.source import TokenSource
 from vitscope.stages.context import Context
-from vitscope.tokens.held_out import Holding
-from vitscope.tokens.shard_source import ShardSource
-from vitscope.tokens.stream_source import StreamSource
+from vitscope.tokens.sampling import Holding
+from vitscope.tokens.sources import ShardSource, StreamSource
 
 
 def token_source(context: Context) -> TokenSource:
@@ -27,7 +26,7 @@ def token_source(context: Context) -> TokenSource:
         backbone=context.backbone,
         refs=refs,
         settings=study.activations,
-        reading=context.reading,
+        loader=context.reading,
         seed=study.seed,
         holding=holding,
         stretch=context.stretch,

@@ -15,7 +15,7 @@ from vitscope.sae.training import train_sae
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.tokens import token_source
 from vitscope.store.stage import StageOutput
-from vitscope.tokens.forward import PassClock, encode_images
+from vitscope.tokens.encoding import PassClock, encode_images
 
 SAMPLE_IMAGES = 16
 """Images from which tokens are taken to try a given SAE on: more than one kind of picture."""

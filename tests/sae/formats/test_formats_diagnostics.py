@@ -9,10 +9,10 @@ from tests.sae.formats.cases import FIXTURES, expected
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.metrics.reconstruction import ReconstructionSums
 from vitscope.sae.formats.diagnostics import check_reconstruction, diagnose
 from vitscope.sae.formats.load import load_sae
 from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.reconstruction_metrics import ReconstructionSums
 
 WIDTH, FEATURES, TOKENS = 6, 12, 700
 

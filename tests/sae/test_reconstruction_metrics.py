@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vitscope.metrics.reconstruction import GroupMetrics, ReconstructionMetrics, ReconstructionSums
+from vitscope.sae.reconstruction_metrics import (
+    GroupMetrics,
+    ReconstructionMetrics,
+    ReconstructionSums,
+)
 
 WIDTH, FEATURES = 6, 9
 

@@ -1,1 +1,0 @@
-"""How well an SAE reconstructs: mergeable float64 sums."""
