@@ -14,9 +14,9 @@ from tests.backbones.tiny_vit import randomise, tiny_vit
 from torch import Tensor
 
 from vitscope.backbones import timm_loading
-from vitscope.backbones.backbone import Site
+from vitscope.backbones.backbone import BackboneDescription, Site, describe_backbone
 from vitscope.backbones.conformance import check_backbone
-from vitscope.backbones.loading import choose_device, load_backbone
+from vitscope.backbones.loading import choose_device, load_backbone, weights_files
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import TimmBackbone
@@ -80,6 +80,39 @@ def test_clip_from_a_safetensors_file(clip_file: Path, clip_state: State) -> Non
     assert tokens.patch.shape == (1, 196, 768)
     assert attention.shape == (1, 12, 196, 197)
     assert tokens.patch.isfinite().all()
+
+
+def test_a_description_says_what_needs_no_weights(smallest_file: Path) -> None:
+    backbone = load(SMALLEST, smallest_file, layer=6)
+    n_parameters = sum(value.numel() for value in backbone.model.parameters())
+    assert describe_backbone(backbone) == BackboneDescription(
+        backbone.site, backbone.preprocessing, n_parameters
+    )
+    assert n_parameters > 5_000_000
+    planted = load_backbone("planted")
+    assert describe_backbone(planted).n_parameters is None
+
+
+def files_of(name: str, weights: Path | None = None) -> tuple[Path, ...]:
+    return weights_files(BackboneSettings(name=name, weights=weights))
+
+
+def test_the_files_that_a_backbone_comes_from(tmp_path: Path) -> None:
+    for name in ("planted", "scenes-vit", "clip-b16", "transformers:owner/name", "package.m:f"):
+        assert files_of(name) == ()
+    one, absent, own = tmp_path / "a.pt", tmp_path / "absent.pt", tmp_path / "own.py"
+    folder = tmp_path / "model"
+    (folder / "inner").mkdir(parents=True)
+    parts = [folder / "config.json", folder / "m.index.json", folder / "m.safetensors"]
+    for file in (one, own, *parts):
+        file.touch()
+    assert files_of("clip-b16", one) == (one,)
+    assert files_of("clip-b16", absent) == (absent,)
+    assert files_of("clip-b16", folder) == files_of("clip-b16", parts[1]) == tuple(parts)
+    assert files_of(f"transformers:{folder}") == tuple(parts)
+    assert files_of(f"transformers:{folder}", parts[2]) == tuple(parts)
+    assert files_of(f"{own}:build") == (own,)
+    assert files_of(f"{own}:build", one) == (one, own)
 
 
 def test_clip_from_openais_layout(tmp_path: Path, clip_state: State) -> None:

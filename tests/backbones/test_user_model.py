@@ -25,7 +25,8 @@ def documented_adapter() -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))  # where its `my_vit` is
     (tmp_path / "my_backbone.py").write_text(documented_adapter())
     return tmp_path
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitscope.axes import ImageBatch
 from vitscope.backbones.attention import BlockAttention
@@ -111,3 +111,35 @@ class Backbone(Protocol):
     def resume(self, tokens: BlockTokens) -> FinalOutput:
         """Run the blocks after the designated one on ``tokens``, edited or not."""
         ...
+
+
+@dataclass(frozen=True)
+class BackboneDescription:
+    """What stages that compute on tables need of a backbone, so that they need not load one.
+
+    Attributes:
+        site: where it is read.
+        preprocessing: how photographs are resized and normalised.
+        n_parameters: as :func:`count_parameters`.
+    """
+
+    site: Site
+    preprocessing: Preprocessing
+    n_parameters: int | None
+
+
+def describe_backbone(backbone: Backbone) -> BackboneDescription:
+    """Return what is to be known of a loaded backbone once it is gone from memory."""
+    return BackboneDescription(backbone.site, backbone.preprocessing, count_parameters(backbone))
+
+
+def count_parameters(backbone: Backbone) -> int | None:
+    """Return the number of parameters of the backbone's vision model, all blocks and its pooling.
+
+    Counted where the adapter keeps a torch module as ``model``, or is one itself; None elsewhere,
+    as for ``planted``, which has no weights. Text towers are no part of a backbone.
+    """
+    model = getattr(backbone, "model", backbone)
+    if not isinstance(model, nn.Module):
+        return None
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,5 +1,6 @@
 """From a name in the settings to a backbone ready to run."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.settings import TRANSFORMERS, BackboneSettings
 from vitscope.backbones.user_model import is_user_model, load_user_model
+from vitscope.backbones.weights.shards import INDEX_SUFFIX
 from vitscope.embedded.files import REFERENCE_BACKBONES
 from vitscope.errors import BackboneError
 
@@ -54,6 +56,30 @@ def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
     from vitscope.backbones.timm_loading import load_timm  # noqa: PLC0415
 
     return load_timm(settings, device)
+
+
+def weights_files(settings: BackboneSettings) -> tuple[Path, ...]:
+    """Return the local files from which a backbone would be loaded, sorted; nothing is opened.
+
+    A file of weights; every file of a folder of weights, shards and configuration included; the
+    user's own ``file.py``. Empty for weights of the hub or of the package. What does not exist is
+    returned as it was given: loading says so.
+    """
+    named = [] if settings.weights is None else [settings.weights]
+    if settings.name.startswith(TRANSFORMERS):
+        local = Path(settings.name.removeprefix(TRANSFORMERS)).expanduser()
+        # weights given as a file stand for their folder, where the configuration is
+        named = [path.parent if path.is_file() else path for path in named]
+        named += [local] if local.is_dir() and not named else []
+    elif is_user_model(settings.name):
+        source = settings.name.rpartition(":")[0]
+        named += [Path(source)] if source.endswith(".py") else []
+    files: set[Path] = set()
+    for path in named:
+        # beside an index lie its shards
+        folder = path.parent if path.name.endswith(INDEX_SUFFIX) else path
+        files |= {f for f in folder.iterdir() if f.is_file()} if folder.is_dir() else {path}
+    return tuple(sorted(files))
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vitscope.backbones.parameters import count_parameters
+from vitscope.backbones.backbone import count_parameters
 from vitscope.distributed import ShareDone, current_ranks, rank_0_goes_on
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.probes.features import Extraction
