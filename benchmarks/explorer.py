@@ -22,8 +22,7 @@ import torch
 from playwright.sync_api import Page, sync_playwright
 
 from vitscope.embedded.files import shipped_sae
-from vitscope.images.scenes.source import SceneSet
-from vitscope.images.sources import ImageSettings
+from vitscope.images.sources import ImageSettings, SceneSet
 from vitscope.images.verify import verify_images, write_image_table
 from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import vitscope as vs
 from vitscope.draws import generator
-from vitscope.images.scenes.scene import render_scene
+from vitscope.embedded.scene import render_scene
 
 PLAIN = "plain"
 OLDEST = "all of these, two threads"

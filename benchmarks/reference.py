@@ -23,18 +23,17 @@ from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.reference.loading import load_reference_text
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_SIZES, SCENES_VIT_UNTRAINED
-from vitscope.images.opening import open_image
-from vitscope.images.scenes.address import scene_address
-from vitscope.images.scenes.captions import WHEN
-from vitscope.images.scenes.scene import plan_scene
-from vitscope.images.scenes.source import SceneSet
-from vitscope.images.scenes.vocabulary import (
+from vitscope.embedded.labels import label_indices
+from vitscope.embedded.scene import plan_scene, scene_address
+from vitscope.embedded.vocabulary import (
     LABEL_CLASSES,
     LOCAL_LABELS,
     MASK_CLASSES,
     PLACES,
     TIMES,
+    WHEN,
 )
+from vitscope.images.sources import SceneSet, open_image
 from vitscope.intervals import wilson_interval
 from vitscope.probes.features import Extraction
 from vitscope.probes.labelled import LabelledScenes
@@ -81,7 +80,7 @@ def batches(n: int, seed: int, backbone: Any) -> Iterator[tuple[Tensor, Tensor]]
         for ref in refs:
             address = scene_address(ref.path)
             assert address is not None
-            indices = plan_scene(address.seed, address.index).labels.indices()
+            indices = label_indices(plan_scene(address.seed, address.index).labels)
             rows.append([int(indices[name]) for name in LABEL_CLASSES])
         yield torch.stack(views), torch.tensor(rows)
 

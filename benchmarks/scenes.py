@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from vitscope.images.scenes.scene import render_scene
-from vitscope.images.scenes.vocabulary import LABEL_CLASSES
+from vitscope.embedded.labels import label_indices
+from vitscope.embedded.scene import render_scene
+from vitscope.embedded.vocabulary import LABEL_CLASSES
 
 SEED = 20_260
 SIDE = 80
@@ -70,7 +71,7 @@ def main() -> None:
         print(f"render {side:>3} px: {rate(side, 300):6.0f} images/s on one core")
     scenes = [render_scene(SEED, index, SIDE) for index in range(n)]
     images = np.stack([scene.image for scene in scenes])
-    indices = [scene.labels.indices() for scene in scenes]
+    indices = [label_indices(scene.labels) for scene in scenes]
     n_train = n * 3 // 4
     histogram = histograms(images)
     grid = SIDE // PATCH

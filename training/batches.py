@@ -12,10 +12,10 @@ from sizes import PATCH
 from torch import Tensor
 
 from vitscope.draws import generator
-from vitscope.images.scenes.captions import Caption, SceneFacts, partial_caption
-from vitscope.images.scenes.scene import plan_scene, render_plan
-from vitscope.images.scenes.settings import SceneSettings
-from vitscope.images.scenes.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
+from vitscope.embedded.labels import Caption, SceneFacts, label_indices, partial_caption
+from vitscope.embedded.layout import SceneSettings
+from vitscope.embedded.scene import plan_scene, render_plan
+from vitscope.embedded.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
 
 AHEAD = 4
 """Batches that are rendered before they are asked for, for each worker."""
@@ -89,7 +89,7 @@ def render_batch(seed: int, start: int, n: int, side: int, settings: SceneSettin
         rows.append((scene.image, *_patch_targets(scene.mask, scene.instances, scene.depth, kinds)))
         facts.append(plan.facts)
         captions.append(partial_caption(plan.facts, generator(seed, "partial caption", index)))
-        labels.append(plan.labels.indices())
+        labels.append(label_indices(plan.labels))
     images, mask, depth, texture, colour = (
         torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)
     )

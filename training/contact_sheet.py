@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from vitscope.images.scenes.optics import FAR_M
-from vitscope.images.scenes.scene import Scene, render_scene
+from vitscope.embedded.scene import Scene, render_scene
+from vitscope.embedded.tracing import FAR_M
 
 SEED, SIDE, COLUMNS, ROWS, GAP = 5, 112, 7, 3, 3
 PALETTE_COLOURS = 256

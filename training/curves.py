@@ -13,8 +13,9 @@ from checkpoint import load
 from matplotlib import pyplot as plt
 from scenes_vit import training_seed
 
-from vitscope.images.scenes.scene import plan_scene
-from vitscope.images.scenes.vocabulary import LABEL_CLASSES, LOCAL_LABELS
+from vitscope.embedded.labels import label_indices
+from vitscope.embedded.scene import plan_scene
+from vitscope.embedded.vocabulary import LABEL_CLASSES, LOCAL_LABELS
 from vitscope.intervals import wilson_interval
 
 mpl.use("Agg")
@@ -31,7 +32,7 @@ PANELS = {
 
 def majority(seed: int, n: int) -> dict[str, float]:
     """Share of each label's commonest class in the held-out scenes: what guessing can reach."""
-    rows = [plan_scene(seed, index).labels.indices() for index in range(n)]
+    rows = [label_indices(plan_scene(seed, index).labels) for index in range(n)]
     return {name: float(np.bincount([r[name] for r in rows]).max()) / n for name in LABEL_CLASSES}
 
 

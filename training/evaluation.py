@@ -8,9 +8,8 @@ from networks import DualEncoder
 from torch import Tensor
 from words import tokenize
 
-from vitscope.images.scenes.captions import WHEN
-from vitscope.images.scenes.settings import SceneSettings
-from vitscope.images.scenes.vocabulary import MASK_CLASSES, PLACES, TIMES
+from vitscope.embedded.layout import SceneSettings
+from vitscope.embedded.vocabulary import MASK_CLASSES, PLACES, TIMES, WHEN
 
 CHUNK = 64
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from words import text_shape
 
 from vitscope.backbones.reference.text_tower import TextTower
-from vitscope.images.scenes.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
+from vitscope.embedded.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
 
 FIRST_TEMPERATURE = 0.07
 LARGEST_SCALE = 100.0

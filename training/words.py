@@ -6,8 +6,7 @@ from sizes import EMBEDDING, MAX_TOKENS, TEXT_DEPTH, TEXT_HEADS, TEXT_WIDTH
 from torch import Tensor
 
 from vitscope.backbones.reference.text_tower import SPECIAL, WORD, TextShape
-from vitscope.images.scenes.captions import WHEN
-from vitscope.images.scenes.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, TEXTURES
+from vitscope.embedded.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, TEXTURES, WHEN
 
 _FRAME = "a photo of a place with objects , left of in front of"
 

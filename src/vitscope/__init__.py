@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from vitscope.embedded.files import shipped_sae
     from vitscope.emd.transport import emd
     from vitscope.errors import VitscopeError
-    from vitscope.images.opening import open_image
-    from vitscope.images.scenes.source import SceneSet
-    from vitscope.images.sources import ImageFolder
+    from vitscope.images.sources import ImageFolder, SceneSet, open_image
     from vitscope.pipeline import run_study
     from vitscope.probes.towers import load_text_tower
     from vitscope.removal.backbone import RemovedBackbone, removed
@@ -52,7 +50,7 @@ _HOMES = {
     "Preprocessing": "vitscope.backbones.backbone",
     "QueryKeyAttention": "vitscope.backbones.attention",
     "RemovedBackbone": "vitscope.removal.backbone",
-    "SceneSet": "vitscope.images.scenes.source",
+    "SceneSet": "vitscope.images.sources",
     "Scores": "vitscope.scope.score",
     "Site": "vitscope.backbones.backbone",
     "SparseAutoencoder": "vitscope.sae.model",
@@ -66,7 +64,7 @@ _HOMES = {
     "load_sae": "vitscope.sae.formats.load",
     "load_study": "vitscope.study",
     "load_text_tower": "vitscope.probes.towers",
-    "open_image": "vitscope.images.opening",
+    "open_image": "vitscope.images.sources",
     "plain_view": "vitscope.scope.views",
     "remove": "vitscope.removal.remove",
     "remove_groups": "vitscope.removal.remove",

@@ -10,8 +10,7 @@ from pydantic import Field
 from vitscope.backbones.settings import BackboneSettings, resolve_name
 from vitscope.embedded.files import SHIPPED, shipped_sae
 from vitscope.errors import ConfigError
-from vitscope.images.scenes.source import is_scene_set
-from vitscope.images.sources import ImageSettings
+from vitscope.images.sources import ImageSettings, is_scene_set
 from vitscope.probes.settings import ProbeSettings
 from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.formats.hub import is_hub_address

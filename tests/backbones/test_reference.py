@@ -16,10 +16,9 @@ from vitscope.backbones.reference.description import HEADER_KEY, read_descriptio
 from vitscope.backbones.reference.loading import load_reference_text, reference_file
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_SIZES, SCENES_VIT_UNTRAINED, WEIGHT_FILES
+from vitscope.embedded.vocabulary import PLACES
 from vitscope.errors import BackboneError
-from vitscope.images.opening import open_image
-from vitscope.images.scenes.source import SceneSet
-from vitscope.images.scenes.vocabulary import PLACES
+from vitscope.images.sources import SceneSet, open_image
 from vitscope.scope.views import plain_view
 
 CPU = torch.device("cpu")

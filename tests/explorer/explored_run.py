@@ -13,8 +13,7 @@ from vitscope.embedded.files import shipped_sae
 from vitscope.explorer.app import build_app
 from vitscope.explorer.guard import TOKEN_HEADER, Access
 from vitscope.explorer.live import LiveRun
-from vitscope.images.opening import open_image
-from vitscope.images.scenes.source import SceneSet
+from vitscope.images.sources import SceneSet, open_image
 from vitscope.pipeline import run_study
 from vitscope.saved_gamma import save_gamma
 from vitscope.stages.explore import load_models, read_run

@@ -12,8 +12,7 @@ from tests.explorer.explored_run import HANDLER, SCRIPT, TITLE, live_run
 from tests.explorer.in_browser import Visit, served, visiting
 
 from vitscope.explorer.live import LiveRun
-from vitscope.images.opening import open_image
-from vitscope.images.scenes.source import SceneSet
+from vitscope.images.sources import SceneSet, open_image
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_table
 

@@ -21,7 +21,7 @@ from vitscope.explorer.norm_bins import coarse_bins, shares_of
 from vitscope.explorer.pictures import PictureKey, Uploads
 from vitscope.explorer.records import NOT_SCORED
 from vitscope.explorer.without import Removal, removed_mask
-from vitscope.images.opening import open_image
+from vitscope.images.sources import open_image
 from vitscope.removal.contribution import active_entries
 from vitscope.removal.remove import remove
 from vitscope.scope.awcds import token_scope

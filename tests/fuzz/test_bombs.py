@@ -23,7 +23,7 @@ from vitscope.errors import VitscopeError
 from vitscope.images.ade20k import read_ade20k
 from vitscope.images.decode import PIL_PIXEL_LIMIT, decode_image
 from vitscope.images.nyud import read_nyud_folder, read_nyud_mat
-from vitscope.images.scenes.source import SceneSet
+from vitscope.images.sources import SceneSet
 from vitscope.probes.prompts import load_prompts
 from vitscope.sae.formats.load import load_sae
 from vitscope.store.tables import read_metadata, read_table

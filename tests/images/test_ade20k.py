@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitscope.embedded.export import export_scenes
+from vitscope.embedded.scene import render_scene
+from vitscope.embedded.vocabulary import MASK_CLASSES
 from vitscope.errors import ImageSetError
 from vitscope.images.ade20k import AdeSplit, MaskedImages, read_ade20k
-from vitscope.images.scenes.export import export_scenes
-from vitscope.images.scenes.scene import render_scene
-from vitscope.images.scenes.vocabulary import MASK_CLASSES
 
 
 def write_pair(root: Path, stem: str, mask: np.ndarray, size: tuple[int, int]) -> Path:

@@ -7,11 +7,15 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from vitscope.embedded.export import export_scenes
+from vitscope.embedded.scene import render_scene
 from vitscope.errors import ImageSetError
-from vitscope.images.imagenet import open_imagenet, read_class_folders, read_flat_validation
-from vitscope.images.imagenet_synsets import read_synset_order
-from vitscope.images.scenes.export import export_scenes
-from vitscope.images.scenes.scene import render_scene
+from vitscope.images.imagenet import (
+    open_imagenet,
+    read_class_folders,
+    read_flat_validation,
+    read_synset_order,
+)
 
 WNIDS = ("n02119789", "n01440764", "n02100735")
 """In the order of ILSVRC2012 ids, which is not that of the class folders."""
@@ -75,7 +79,7 @@ def test_an_export_of_scenes_reads_back(tmp_path: Path) -> None:
             scene = render_scene(1, int(Path(image_id).stem.rpartition("_")[2]), 8)
             picture, label = images.load(row)
             assert picture.size == (8, 8)
-            assert images.classes[int(label)] == scene.labels.place
+            assert images.classes[int(label)] == scene.labels["place"]
 
 
 def test_a_change_of_a_file_or_a_label_changes_the_digest(root: Path) -> None:

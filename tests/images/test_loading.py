@@ -13,8 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from vitscope.errors import ImageSetError
-from vitscope.images.loading import PREFETCH_BATCHES, LoadClock, load_batches
-from vitscope.images.parallel import THREAD_NAME, ordered_map, worker_count
+from vitscope.images.loading import (
+    PREFETCH_BATCHES,
+    THREAD_NAME,
+    LoadClock,
+    load_batches,
+    ordered_map,
+    worker_count,
+)
 from vitscope.images.sources import ImageFolder, ImageRef
 
 

@@ -8,11 +8,11 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from vitscope.embedded.export import export_scenes
+from vitscope.embedded.scene import render_scene
 from vitscope.errors import ImageSetError
 from vitscope.images import nyud
 from vitscope.images.nyud import DepthImages, NyuSplit, read_nyud_folder, read_nyud_mat
-from vitscope.images.scenes.export import export_scenes
-from vitscope.images.scenes.scene import render_scene
 
 N, HEIGHT, WIDTH = 5, 6, 8
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitscope.images.resize import to_square
+from vitscope.images.loading import to_square
 
 
 def picture(width: int, height: int) -> Image.Image:

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from vitscope.embedded.scene import SceneAddress, render_scene, scene_address
 from vitscope.errors import ImageSetError
+from vitscope.images import sources
 from vitscope.images.loading import load_batches
-from vitscope.images.opening import open_image, open_image_set
-from vitscope.images.scenes import source
-from vitscope.images.scenes.address import SceneAddress, scene_address
-from vitscope.images.scenes.scene import render_scene
-from vitscope.images.scenes.source import SceneSet
-from vitscope.images.sources import ImageFolder
+from vitscope.images.sources import ImageFolder, SceneSet, open_image, open_image_set
 from vitscope.images.verify import read_image_table, verify_images, write_image_table
 
 MANY = 10**9
@@ -25,7 +22,7 @@ def test_a_reference_renders_its_own_scene() -> None:
         pixels = np.asarray(open_image(scenes[index], max_pixels=MANY))
         expected = render_scene(3, index, 24)
         np.testing.assert_array_equal(pixels, expected.image.transpose(1, 2, 0))
-        assert scenes[index].label == expected.labels.place
+        assert scenes[index].label == expected.labels["place"]
     assert len({ref.id for ref in scenes}) == 40
 
 
@@ -77,7 +74,7 @@ def test_checksums_and_listings_tell_sets_apart(monkeypatch: pytest.MonkeyPatch)
     assert usual == state(seed=1, side=16)
     assert all(a != b for a, b in zip(usual, state(seed=2, side=16), strict=True))
     assert all(a != b for a, b in zip(usual, state(seed=1, side=17), strict=True))
-    monkeypatch.setattr(source, "RENDERER", -1)
+    monkeypatch.setattr(sources, "RENDERER", -1)
     assert state(seed=1, side=16)[0] != usual[0]
 
 

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitscope.images.scenes.compiled import drop_stale_code
-from vitscope.images.scenes.optics import FAR_M
-from vitscope.images.scenes.scene import Scene, plan_scene, render_plan, render_scene
-from vitscope.images.scenes.settings import SceneSettings
-from vitscope.images.scenes.visible import (
+from vitscope.embedded.labels import (
     AREA_GAP,
     DEPTH_GAP_M,
     MIDDLE_GAP,
     MIN_AREA,
     REFERENCE_SIDE,
     SIDE_GAP,
+    label_indices,
 )
-from vitscope.images.scenes.vocabulary import (
+from vitscope.embedded.layout import SceneSettings
+from vitscope.embedded.scene import Scene, plan_scene, render_plan, render_scene
+from vitscope.embedded.tracing import FAR_M
+from vitscope.embedded.vocabulary import (
     COUNTS,
     FIRST_SHAPE,
     LABEL_CLASSES,
@@ -36,7 +36,7 @@ ANY_SCENE = st.tuples(st.integers(0, 2**40), st.integers(0, 2**40))
 
 DIGEST = """
 import hashlib
-from vitscope.images.scenes.scene import render_scene
+from vitscope.embedded.scene import render_scene
 digest = hashlib.sha256()
 for index in range(4):
     scene = render_scene(3, index, 40)
@@ -49,7 +49,7 @@ print(digest.hexdigest())
 WITHOUT_COMPILER = """
 import sys
 import numpy as np
-from vitscope.images.scenes.scene import render_scene
+from vitscope.embedded.scene import render_scene
 scenes = [render_scene(3, index, 20) for index in range(2)]
 np.savez(sys.argv[1], **{f"{k}{i}": getattr(s, k) for i, s in enumerate(scenes)
                          for k in ("image", "mask", "depth")})
@@ -100,20 +100,6 @@ def test_compiled_loops_compute_what_python_does(tmp_path) -> None:
             assert difference.max() <= 1
 
 
-def test_compiled_code_is_dropped_when_any_source_changes(tmp_path) -> None:
-    (tmp_path / "__pycache__").mkdir()
-    index = tmp_path / "__pycache__" / "loop.nbi"
-    source = tmp_path / "loop.py"
-    source.write_text("first = 1")
-    drop_stale_code(tmp_path)
-    index.touch()
-    drop_stale_code(tmp_path)
-    assert index.exists()
-    source.write_text("first = 2")
-    drop_stale_code(tmp_path)
-    assert not index.exists()
-
-
 def test_seed_and_index_both_matter() -> None:
     here = render_scene(0, 0, 32).image
     assert (render_scene(0, 1, 32).image != here).any()
@@ -153,16 +139,16 @@ def test_labels_are_what_mask_and_depth_say(which) -> None:
     across, nearest, area = measures(scene)
     first = min(nearest, key=lambda i: nearest[i])
     labels = scene.labels
-    assert labels.leftmost_shape == shape_of(scene, min(across, key=lambda i: across[i]))
-    assert labels.nearest_shape == shape_of(scene, first)
-    assert labels.nearest_side == ("left" if across[first] < 0.5 else "right")
-    assert labels.largest_shape == shape_of(scene, max(area, key=lambda i: area[i]))
-    assert labels.count == COUNTS[len(found) - 2]
+    assert labels["leftmost_shape"] == shape_of(scene, min(across, key=lambda i: across[i]))
+    assert labels["nearest_shape"] == shape_of(scene, first)
+    assert labels["nearest_side"] == ("left" if across[first] < 0.5 else "right")
+    assert labels["largest_shape"] == shape_of(scene, max(area, key=lambda i: area[i]))
+    assert labels["count"] == COUNTS[len(found) - 2]
     shown = {shape_of(scene, i) for i in found}
     for shape in SHAPES:
-        assert getattr(labels, f"has_{shape}") == ("yes" if shape in shown else "no")
-    assert labels.place == PLACE_OF[labels.ground, labels.backdrop]
-    assert MASK_CLASSES.index(labels.ground) in scene.mask
+        assert labels[f"has_{shape}"] == ("yes" if shape in shown else "no")
+    assert labels["place"] == PLACE_OF[labels["ground"], labels["backdrop"]]
+    assert MASK_CLASSES.index(labels["ground"]) in scene.mask
     left, near, large = (sorted(m.values()) for m in (across, nearest, area))
     assert min(area.values()) >= MIN_AREA
     assert left[1] - left[0] >= SIDE_GAP - 1e-9
@@ -178,10 +164,10 @@ def test_labels_hold_at_other_resolutions_too() -> None:
         across, nearest, area = measures(scene)
         labels = scene.labels
         wrong += (
-            labels.leftmost_shape != shape_of(scene, min(across, key=lambda i: across[i]))
-            or labels.nearest_shape != shape_of(scene, min(nearest, key=lambda i: nearest[i]))
-            or labels.largest_shape != shape_of(scene, max(area, key=lambda i: area[i]))
-            or labels.count != COUNTS[len(area) - 2]
+            labels["leftmost_shape"] != shape_of(scene, min(across, key=lambda i: across[i]))
+            or labels["nearest_shape"] != shape_of(scene, min(nearest, key=lambda i: nearest[i]))
+            or labels["largest_shape"] != shape_of(scene, max(area, key=lambda i: area[i]))
+            or labels["count"] != COUNTS[len(area) - 2]
         )
     assert wrong <= 1  # about one scene in a thousand
 
@@ -194,17 +180,17 @@ def test_backdrops_show_their_own_surfaces() -> None:
     for index in range(60):
         scene = render_scene(11, index, 48)
         classes = {MASK_CLASSES[int(i)] for i in np.unique(scene.mask)}
-        backdrop = scene.labels.backdrop
+        backdrop = scene.labels["backdrop"]
         shown[backdrop] += telling[backdrop] in classes
         assert not classes & foreign[backdrop]
         grounds = classes & {"planks", "tiles", "grass", "sand"}
-        assert grounds == {scene.labels.ground}
+        assert grounds == {scene.labels["ground"]}
     assert all(n >= 5 for n in shown.values())
 
 
 def test_labels_are_balanced_and_factors_independent() -> None:
     plans = [plan_scene(5, index) for index in range(640)]
-    rows = [plan.labels.indices() for plan in plans]
+    rows = [label_indices(plan.labels) for plan in plans]
     for name in ("place", "ground", "backdrop", "time"):
         n = len(LABEL_CLASSES[name])
         counts = np.bincount([row[name] for row in rows], minlength=n)
@@ -215,7 +201,7 @@ def test_labels_are_balanced_and_factors_independent() -> None:
 
 def test_settings_bound_objects_and_their_size() -> None:
     few = SceneSettings(max_objects=2)
-    assert {plan_scene(1, i, few).labels.count for i in range(20)} == {"two"}
+    assert {plan_scene(1, i, few).labels["count"] for i in range(20)} == {"two"}
     large = [
         render_scene(1, i, 48, SceneSettings(max_objects=2, object_scale=1.4)) for i in range(20)
     ]

@@ -9,10 +9,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
 import vitscope as vs
+from vitscope.embedded.export import export_scenes
+from vitscope.embedded.scene import render_scene
+from vitscope.embedded.vocabulary import MASK_CLASSES, PLACES
 from vitscope.errors import ConfigError
-from vitscope.images.scenes.export import export_scenes
-from vitscope.images.scenes.scene import render_scene
-from vitscope.images.scenes.vocabulary import MASK_CLASSES, PLACES
 
 N, SEED, SIDE = 11, 8, 48
 
@@ -36,7 +36,7 @@ def test_imagenet_has_class_folders_of_places(tmp_path) -> None:
         for path, target in images.samples:
             index = int(Path(path).stem.rpartition("_")[2])
             scene = render_scene(SEED, index, SIDE)
-            assert images.classes[target] == scene.labels.place in PLACES
+            assert images.classes[target] == scene.labels["place"] in PLACES
             difference = pixels(Path(path)).astype(float) - scene.image.transpose(1, 2, 0)
             assert np.abs(difference).mean() < 4  # JPEG
             found += 1
@@ -59,7 +59,7 @@ def test_ade20k_annotations_are_the_masks(tmp_path) -> None:
             scene = render_scene(SEED, int(path.stem[-8:]) - 1, SIDE)
             mask = pixels(path)
             assert mask.dtype == np.uint8 and (mask == scene.mask).all()
-            assert places[path.stem] == scene.labels.place
+            assert places[path.stem] == scene.labels["place"]
 
 
 def test_nyud_depth_is_in_millimetres(tmp_path) -> None:
@@ -84,7 +84,7 @@ def test_every_export_lists_labels_and_captions(tmp_path) -> None:
     for index, row in enumerate(rows):
         scene = render_scene(SEED, index, 16)
         assert row["caption"] == scene.caption
-        assert row["leftmost_shape"] == scene.labels.leftmost_shape
+        assert row["leftmost_shape"] == scene.labels["leftmost_shape"]
         assert (root / row["file"]).exists()
 
 

@@ -1,20 +1,27 @@
 """Rays against solids: closed forms, and solids defined independently by what is inside them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vitscope.images.scenes.geometry import BLOCK, CONE, CYLINDER, ELLIPSOID, hit, normal
-from vitscope.images.scenes.layout import Light
-from vitscope.images.scenes.optics import FAR_M, HALF_VIEW
-from vitscope.images.scenes.picture import render
-from vitscope.images.scenes.scene import plan_scene
-from vitscope.images.scenes.stage import Stage, build_stage
-from vitscope.images.scenes.things import PAINTS, Thing
-from vitscope.images.scenes.vocabulary import MASK_CLASSES
+from vitscope.embedded.layout import (
+    BLOCK,
+    CONE,
+    CYLINDER,
+    ELLIPSOID,
+    HALF_VIEW,
+    PAINTS,
+    Thing,
+    World,
+)
+from vitscope.embedded.rendering import render
+from vitscope.embedded.scene import plan_scene
+from vitscope.embedded.tracing import FAR_M, hit, normal
+from vitscope.embedded.vocabulary import MASK_CLASSES
 
 KINDS = (ELLIPSOID, BLOCK, CYLINDER, CONE)
 SIDE = 101
@@ -26,7 +33,7 @@ def solid(kind, centre=(0.0, 0.0, 0.0), radii=(1.0, 1.0, 1.0), turn=0.0) -> np.n
 
 
 def cast(s: np.ndarray, origin: np.ndarray, ray: np.ndarray) -> float:
-    return hit(s, origin[0], origin[1], origin[2], ray[0], ray[1], ray[2], 1e-4)
+    return hit(s, tuple(origin), tuple(ray), 1e-4)
 
 
 def inside(s: np.ndarray, point: np.ndarray) -> bool:
@@ -94,7 +101,7 @@ def test_normals_point_out_and_lie_across_the_surface(kind, radii, turn, aim) ->
     t = cast(s, origin, ray)
     assume(math.isfinite(t))
     point = origin + t * ray
-    n = np.array(normal(s, point[0], point[1], point[2]))
+    n = np.array(normal(s, tuple(point)))
     assert np.linalg.norm(n) == pytest.approx(1, abs=1e-6)
     assert n @ ray < 1e-6, "a surface that is seen faces the eye"
     # along the surface, a thousandth away: out just above, in just below, whatever the direction
@@ -107,22 +114,23 @@ def test_normals_point_out_and_lie_across_the_surface(kind, radii, turn, aim) ->
             assert inside(s, point + 1e-3 * way - 1e-4 * n)
 
 
-def bare_stage(*things: Thing, pitch: float = 0.0) -> Stage:
+def bare_world(*things: Thing, pitch: float = 0.0) -> World:
     """An open plain at noon with the given things: no wall within 30 metres, level camera."""
-    plan = next(p for p in (plan_scene(9, i) for i in range(99)) if p.labels.backdrop == "skyline")
-    layout = plan.layout
-    fields = {name: getattr(layout, name) for name in layout.__dataclass_fields__}
-    light = Light((0.0, 1.0, 0.0), (0.6, 0.6, 0.6), (0.4, 0.4, 0.4), 1.0)
-    fields |= {
-        "eye": 1.5,
-        "pitch": pitch,
-        "yaw": 0.0,
-        "back": 30.0,
-        "grain": 0.0,
-        "things": things,
-        "light": light,
-    }
-    return build_stage(type(layout)(**fields))
+    plan = next(
+        p for p in (plan_scene(9, i) for i in range(99)) if p.labels["backdrop"] == "skyline"
+    )
+    empty = plan.layout.empty._replace(
+        eye=1.5,
+        pitch=(math.cos(pitch), math.sin(pitch)),
+        yaw=(1.0, 0.0),
+        back=30.0,
+        grain=0.0,
+        light=(0.0, 1.0, 0.0),
+        direct=(0.6, 0.6, 0.6),
+        ambient=(0.4, 0.4, 0.4),
+        sky_gain=1.0,
+    )
+    return replace(layout, empty=empty, things=things).world()
 
 
 def thing(shape: str, x: float, z: float, size: float, colour: str = "red") -> Thing:
@@ -130,7 +138,7 @@ def thing(shape: str, x: float, z: float, size: float, colour: str = "red") -> T
 
 
 def test_ground_depth_is_eye_over_slope() -> None:
-    _, mask, _, depth = render(bare_stage(), SIDE)
+    _, mask, _, depth = render(bare_world(), SIDE)
     rows = np.arange(SIDE)
     fall = (2 * (rows + 0.5) / SIDE - 1) * HALF_VIEW
     expected = 1.5 / np.maximum(fall, 1e-9)
@@ -145,7 +153,7 @@ def test_ground_depth_is_eye_over_slope() -> None:
 @pytest.mark.parametrize("pitch", [0.0, 0.1, 0.3])
 def test_ball_depth_is_the_quadratic_s_root(pitch) -> None:
     ball = thing("ball", 0.3, 6.0, 1.0)  # radius 0.9, resting on the ground
-    _, mask, _, depth = render(bare_stage(ball, pitch=pitch), SIDE)
+    _, mask, _, depth = render(bare_world(ball, pitch=pitch), SIDE)
     centre = np.array([0.3, 0.9 - 1.5, 6.0])
     shown = np.argwhere(mask == MASK_CLASSES.index("ball"))
     assert len(shown) > 200
@@ -160,7 +168,7 @@ def test_ball_depth_is_the_quadratic_s_root(pitch) -> None:
 
 def test_box_front_is_flat() -> None:
     box = thing("box", 0.0, 5.0, 1.0)  # half-extents 0.8, 0.75, 0.8
-    _, mask, _, depth = render(bare_stage(box), SIDE)
+    _, mask, _, depth = render(bare_world(box), SIDE)
     front = (mask == MASK_CLASSES.index("box")) & (depth < 4.2001)
     assert front.sum() > 300
     np.testing.assert_allclose(depth[front], 4.2, rtol=1e-6)
@@ -171,7 +179,7 @@ def test_box_front_is_flat() -> None:
 def test_the_nearer_object_hides_the_farther() -> None:
     near, far = thing("box", 0.0, 4.0, 1.0), thing("ball", 0.0, 8.0, 1.0, "blue")
     for order in ((near, far), (far, near)):
-        _, mask, owners, depth = render(bare_stage(*order), SIDE)
+        _, mask, owners, depth = render(bare_world(*order), SIDE)
         row = int(0.72 * SIDE)
         assert MASK_CLASSES[mask[row, MIDDLE]] == "box"
         assert owners[row, MIDDLE] == order.index(near) + 1
@@ -182,10 +190,10 @@ def test_a_shadow_falls_away_from_the_light() -> None:
     barrel = thing("barrel", 0.0, 5.0, 0.7)
 
     def floor_brightness(side: float) -> tuple[float, float]:
-        stage = bare_stage(barrel)._replace(
+        world = bare_world(barrel)._replace(
             light=(side * math.cos(0.5), math.sin(0.5), 0.0), ground=3
         )
-        image, mask, _, _ = render(stage, SIDE)
+        image, mask, _, _ = render(world, SIDE)
         feet = np.argwhere(mask == MASK_CLASSES.index("barrel"))[:, 0].max() - 2
         line = image[1, feet].astype(float)
         return float(line[25:40].mean()), float(line[61:76].mean())

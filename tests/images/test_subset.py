@@ -6,8 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitscope.images.sources import ImageRef
-from vitscope.images.subset import pick_images
+from vitscope.images.sources import ImageRef, pick_images
 
 
 def refs_of(sizes: list[int], *, labelled: bool = True) -> list[ImageRef]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vitscope.errors import ImageSetError
-from vitscope.images.parallel import THREAD_NAME
+from vitscope.images.loading import THREAD_NAME
 from vitscope.images.sources import ImageFolder
 from vitscope.images.verify import (
     SkippedImage,

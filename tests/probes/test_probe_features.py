@@ -12,7 +12,7 @@ from tests.probes.probe_vit import SIDE, M, small_backbone, small_sae
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.errors import ConfigError, SaeError
-from vitscope.images.resize import to_square
+from vitscope.images.loading import to_square
 from vitscope.probes.features import Extraction, cache_features
 from vitscope.probes.labelled import Few, LabelledScenes
 from vitscope.probes.settings import (

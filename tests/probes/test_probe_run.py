@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tests.probes.probe_vit import M, small_backbone, small_sae
 
+from vitscope.embedded.export import export_scenes
 from vitscope.errors import ConfigError
 from vitscope.images.ade20k import read_ade20k
 from vitscope.images.imagenet import read_class_folders
 from vitscope.images.nyud import read_nyud_folder
-from vitscope.images.scenes.export import export_scenes
 from vitscope.probes.features import Extraction
 from vitscope.probes.labelled import LabelledScenes
 from vitscope.probes.probe import run_probe

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from vitscope.backbones.settings import BackboneSettings
+from vitscope.embedded.export import export_scenes
+from vitscope.embedded.vocabulary import LABEL_CLASSES, MASK_CLASSES, PLACES
 from vitscope.errors import ConfigError, ImageSetError
-from vitscope.images.scenes.export import export_scenes
-from vitscope.images.scenes.vocabulary import LABEL_CLASSES, MASK_CLASSES, PLACES
 from vitscope.probes.prompts import open_clip_module
 from vitscope.probes.settings import (
     ClassificationSettings,

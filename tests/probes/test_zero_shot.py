@@ -10,7 +10,7 @@ from tests.probes.probe_vit import SIDE, WIDTH, M, small_backbone, small_sae
 
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.errors import ConfigError
-from vitscope.images.resize import to_square
+from vitscope.images.loading import to_square
 from vitscope.probes.calibration import reliability
 from vitscope.probes.features import Extraction
 from vitscope.probes.labelled import LabelledScenes

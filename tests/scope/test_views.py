@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.errors import ConfigError
-from vitscope.images.resize import to_square
+from vitscope.images.loading import to_square
 from vitscope.scope.views import Overlap, plain_view, shifted_views
 
 

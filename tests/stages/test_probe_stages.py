@@ -94,7 +94,7 @@ def test_energy_is_summed_over_all_tokens_in_parts(probed: RunDirectory) -> None
     sums = ContributionSums(sae.n_features)
     from torch import stack
 
-    from vitscope.images.resize import to_square
+    from vitscope.images.loading import to_square
 
     share = backbone.preprocessing.crop_share
     pixels = stack(

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitscope.backbones.backbone import Backbone, BlockTokens
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.images.generated import write_generated_images
-from vitscope.images.resize import to_square
+from vitscope.images.loading import to_square
 from vitscope.images.sources import ImageFolder, ImageRef
 from vitscope.scope.views import plain_view
 from vitscope.tokens.encoding import LoaderOptions

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from vitscope.backbones.reference import text_tower
 from vitscope.draws import generator
-from vitscope.images.scenes.captions import Caption, full_caption, partial_caption
-from vitscope.images.scenes.scene import plan_scene, render_scene
-from vitscope.images.scenes.settings import SceneSettings
-from vitscope.images.scenes.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
+from vitscope.embedded.labels import Caption, full_caption, partial_caption
+from vitscope.embedded.layout import SceneSettings
+from vitscope.embedded.scene import plan_scene, render_scene
+from vitscope.embedded.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
 
 # by name: a checker of types does not look into the scripts' folder
 batches, losses, networks, scenes_vit, sizes, words, evaluation = (

@@ -21,7 +21,7 @@ from vitscope.explorer.pairs import describe_pair, exemplar, heat
 from vitscope.explorer.pictures import MAX_UPLOAD_BYTES, PictureKey, open_picture, picture_name
 from vitscope.explorer.requests import GammaRequest, RemovalRequest
 from vitscope.explorer.without import Removal, describe_removal
-from vitscope.images.resize import to_square
+from vitscope.images.loading import to_square
 from vitscope.report.heatmap import view_jpeg_bytes
 
 THUMBNAIL_SIDE = 112

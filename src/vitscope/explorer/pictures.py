@@ -10,7 +10,7 @@ from PIL import Image
 from vitscope.errors import VitscopeError
 from vitscope.explorer.records import RunRecord
 from vitscope.images.decode import UnreadableImageError, decode_bytes
-from vitscope.images.opening import open_image
+from vitscope.images.sources import open_image
 
 MAX_UPLOAD_BYTES = 32 * 2**20
 """Larger files are refused before they are read whole."""

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitscope.errors import ImageSetError
-from vitscope.images.imagenet import decode_labelled, listing_checksum
-from vitscope.images.imagenet_synsets import read_lines
-from vitscope.images.order import natural_key
-from vitscope.images.raw import opened_raw
+from vitscope.images.decode import decode_labelled, opened_raw
+from vitscope.images.listing import listing_checksum, natural_key, read_lines
 
 ROOT = "ADEChallengeData2016"
 N_CLASSES = 150

@@ -9,15 +9,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from vitscope.errors import VitscopeError
-from vitscope.images.bit_depth import HIGH_DEPTH_MODES, eight_bit_grey
+from vitscope.errors import ImageSetError, VitscopeError
 
 PIL_PIXEL_LIMIT = 178_956_970
 """What PIL itself refuses to exceed, twice ``Image.MAX_IMAGE_PIXELS``: half a gibibyte of RGB."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Read by content, whatever the suffix; PIL's others may run programs (EPS) or are never photos."""
 
 _UPRIGHT = {
@@ -35,6 +36,12 @@ _PIL_MODULES = r"PIL\."
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = frozenset((5, 6, 7, 8))
 _JPEG_START = b"\xff\xd8"
+
+
+HIGH_DEPTH_MODES = frozenset(("I;16", "I;16L", "I;16B", "I;16N", "I", "F"))
+
+_WHITE_8 = 255.0
+_WHITE_16 = 65535.0
 
 
 class UnreadableImageError(VitscopeError):
@@ -67,7 +74,7 @@ def decode_image(path: Path, *, max_pixels: int) -> Image.Image:
     """Decode a file to RGB, rotated as its EXIF says; transparency goes onto white.
 
     Grey, CMYK and palette images are converted; 16-bit, integer and float images are scaled to
-    8 bits (:mod:`vitscope.images.bit_depth`); of an animation the first frame is taken.
+    8 bits (:func:`eight_bit_grey`); of an animation the first frame is taken.
 
     Raises:
         UnreadableImageError: the file is truncated, empty, not an image, too large, …
@@ -114,7 +121,7 @@ def opened_image(source: bytes | Path, max_pixels: int = PIL_PIXEL_LIMIT) -> Gen
     _silence_pil()
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UnreadableImageError(
@@ -133,6 +140,71 @@ def opened_image(source: bytes | Path, max_pixels: int = PIL_PIXEL_LIMIT) -> Gen
         message = str(error) or type(error).__name__
         kind = "truncated" if "truncated" in message.lower() else "damaged"
         raise UnreadableImageError(f"{kind}: {message}") from error
+
+
+@contextmanager
+def opened_raw(path: Path, what: str) -> Generator[Image.Image]:
+    """Open a file whose numbers are labels or depths, unconverted; pixels are not loaded.
+
+    Args:
+        path: of the file.
+        what: it should be, for messages: "a mask", "depth".
+
+    Raises:
+        ImageSetError: it cannot be read, or has too many pixels.
+    """
+    if not path.is_file():  # a pipe would block for ever
+        raise ImageSetError(f"{path} cannot be read as {what}: it is no regular file")
+    try:
+        with opened_image(path) as picture:
+            yield picture
+    except UnreadableImageError as error:
+        raise ImageSetError(f"{path} cannot be read as {what}: {error.reason}") from None
+
+
+def decode_labelled(path: Path) -> Image.Image:
+    """Decode an image of a labelled set, which cannot be skipped as a loose one can.
+
+    Raises:
+        ImageSetError: it cannot be decoded.
+    """
+    try:
+        return decode_image(path, max_pixels=PIL_PIXEL_LIMIT)
+    except UnreadableImageError as error:
+        raise ImageSetError(
+            f"{path}: {error.reason}; restore it, or remove it with its label"
+        ) from error
+
+
+def eight_bit_grey(image: Image.Image) -> Image.Image:
+    """Scale an image of one of :data:`HIGH_DEPTH_MODES` to 8-bit grey, rounding to nearest.
+
+    White is 65535 for integers (PIL scales other depths to it) and 1, 255 or 65535 for floats,
+    the smallest that holds every value. Values outside the range (signed, 32-bit, elevations)
+    have no nominal white: their minimum becomes black and their maximum white.
+
+    Raises:
+        ValueError: no pixel is finite.
+    """
+    values = np.asarray(image).astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("no pixel has a finite value")
+    low, high = float(values[finite].min()), float(values[finite].max())
+    black, white = _nominal_range(low, high, integers=image.mode != "F")
+    scaled = (np.nan_to_num(values, nan=black, posinf=white, neginf=black) - black) * (
+        _WHITE_8 / (white - black)
+    )
+    grey: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return Image.fromarray(grey)
+
+
+def _nominal_range(low: float, high: float, *, integers: bool) -> tuple[float, float]:
+    whites = (_WHITE_16,) if integers else (1.0, _WHITE_8, _WHITE_16)
+    for white in whites:
+        if low >= 0 and high <= white:
+            return 0.0, white
+    return low, high if high > low else low + 1
 
 
 def _silence_pil() -> None:

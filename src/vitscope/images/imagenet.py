@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitscope.errors import ImageSetError
-from vitscope.images.decode import PIL_PIXEL_LIMIT, UnreadableImageError, decode_image
-from vitscope.images.imagenet_synsets import read_lines, read_synset_order
-from vitscope.images.listing import IMAGE_SUFFIXES
-from vitscope.images.order import natural_key
-from vitscope.store.checksum import bytes_checksum
+from vitscope.images.decode import decode_labelled
+from vitscope.images.listing import IMAGE_SUFFIXES, listing_checksum, natural_key, read_lines
+from vitscope.images.matlab import read_matlab
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 """One ILSVRC2012 id (from 1) a line, in the order of the validation files."""
 
 META, SYNSETS = "meta.mat", "synsets.txt"
 """What an id means: the development kit's table, or one WordNet id a line in the order of ids."""
+
+_META_FIELDS = ("synsets.ILSVRC2012_ID", "synsets.WNID", "synsets.num_children")
+"""What is read of ``meta.mat``: every class of the tree, of which the leaves are pictured."""
 
 TRAIN_FOLDERS = ("train", "ILSVRC2012_img_train")
 VALIDATION_FOLDERS = ("val", "validation", "ILSVRC2012_img_val")
@@ -151,32 +152,18 @@ def read_flat_validation(
     return ClassifiedImages(tuple(path.name for path in paths), tuple(paths), labels, names)
 
 
-def decode_labelled(path: Path) -> Image.Image:
-    """Decode an image of a labelled set, which cannot be skipped as a loose one can.
+def read_synset_order(path: Path) -> tuple[str, ...]:
+    """Return the WordNet id of each ILSVRC2012 id, from 1, of ``meta.mat`` or a text file.
 
     Raises:
-        ImageSetError: it cannot be decoded.
+        ImageSetError: the file is missing, or is neither.
     """
-    try:
-        return decode_image(path, max_pixels=PIL_PIXEL_LIMIT)
-    except UnreadableImageError as error:
-        raise ImageSetError(
-            f"{path}: {error.reason}; restore it, or remove it with its label"
-        ) from error
-
-
-def listing_checksum(paths: Sequence[Path], facts: Sequence[str]) -> str:
-    """Hash of what is known of each file: ``facts``, its size and its modification time.
-
-    Raises:
-        ImageSetError: a file is gone.
-    """
-    try:
-        states = [path.stat() for path in paths]
-    except OSError as error:
-        raise ImageSetError(f"{error.filename} cannot be read: {error.strerror}") from None
-    lines = zip(facts, states, strict=True)
-    return bytes_checksum(*(f"{f} {s.st_size} {s.st_mtime_ns}\n".encode() for f, s in lines))
+    if path.suffix == ".mat":
+        return _meta_order(path)
+    lines = [line.split()[0] for line in read_lines(path) if line.strip()]
+    if len(set(lines)) != len(lines):
+        raise ImageSetError(f"{path} names a class twice; one WordNet id a line is expected")
+    return tuple(lines)
 
 
 def _folder(root: Path, names: Sequence[str]) -> Path:
@@ -232,3 +219,18 @@ def _read_ids(path: Path) -> list[int]:
     if wrong is not None:
         raise ImageSetError(f"{path}, line {wrong}: '{lines[wrong - 1]}' is no label from 1 up")
     return [int(line) for line in lines]
+
+
+def _meta_order(path: Path) -> tuple[str, ...]:
+    numbers, wnids, children = read_matlab(path, _META_FIELDS, "ImageNet's classes (meta.mat)")
+    try:
+        pairs = [(int(n), str(wnid)) for n, wnid in zip(numbers, wnids, strict=True)]
+        leaves = [int(n) == 0 for n in children]
+        order = sorted(pair for pair, leaf in zip(pairs, leaves, strict=True) if leaf)
+    except (ValueError, OverflowError) as error:
+        raise ImageSetError(
+            f"{path} is not the meta.mat of the ILSVRC2012 development kit: {error}"
+        ) from None
+    if [number for number, _ in order] != list(range(1, len(order) + 1)):
+        raise ImageSetError(f"{path}: its classes are not numbered 1 to {len(order)}")
+    return tuple(wnid for _, wnid in order)

@@ -1,17 +1,35 @@
-"""Finding the files of an image set: a walk through a folder, or the lines of a list file."""
+"""Which files an image set has: those below a folder, or of a list file, in natural order."""
 
 import difflib
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
+
+from natsort import natsort_keygen
 
 from vitscope.errors import ImageSetError
-from vitscope.images.order import natural_key
+from vitscope.store.checksum import bytes_checksum
 
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"],
 )
 """A file of a folder is a candidate by its suffix (any case); decoding then goes by content."""
+
+
+_natural = cast(Callable[[str], tuple[Any, ...]], natsort_keygen())
+_natural_folder = lru_cache(maxsize=4096)(_natural)
+
+
+def natural_key(image_id: str) -> tuple[Any, ...]:
+    """Return a sort key of an id: ``img2`` before ``img10``, folder by folder.
+
+    Ids that read alike (``a1``, ``a01``) still order one way.
+    """
+    *folders, name = image_id.split("/")
+    return (*map(_natural_folder, folders), _natural(name)), image_id
 
 
 def list_images(path: Path) -> tuple[Path, list[tuple[str, Path]]]:
@@ -115,3 +133,29 @@ def _what_is_there(path: Path) -> str:
         names = []
     near = difflib.get_close_matches(missing, names, n=1)
     return f"did you mean {parent / near[0]}?" if near else f"{parent} exists, without '{missing}'"
+
+
+def listing_checksum(paths: Sequence[Path], facts: Sequence[str]) -> str:
+    """Hash of what is known of each file: ``facts``, its size and its modification time.
+
+    Raises:
+        ImageSetError: a file is gone.
+    """
+    try:
+        states = [path.stat() for path in paths]
+    except OSError as error:
+        raise ImageSetError(f"{error.filename} cannot be read: {error.strerror}") from None
+    lines = zip(facts, states, strict=True)
+    return bytes_checksum(*(f"{f} {s.st_size} {s.st_mtime_ns}\n".encode() for f, s in lines))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file.
+
+    Raises:
+        ImageSetError: it is missing, or no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageSetError(f"cannot read {path}: {error}") from None

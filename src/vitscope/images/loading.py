@@ -1,11 +1,16 @@
-"""Batches of prepared images: decoded by threads, in order, a little ahead of their use."""
+"""Batches of squares: decoded and resized by threads, in order, a little ahead of their use."""
 
+import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,12 +18,95 @@ from torch import Tensor
 from vitscope.axes import UInt8
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError
-from vitscope.images.opening import open_image
-from vitscope.images.parallel import ordered_map
-from vitscope.images.sources import ImageRef
+from vitscope.images.sources import ImageRef, open_image
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+THREAD_NAME = "vitscope-images"
+
+_MAX_ASPECT = 64
+"""A longer strip is cut to this aspect ratio first: resized whole, it could fill the memory."""
 
 PREFETCH_BATCHES = 2
 """Batches in preparation while one is used: three in memory in all."""
+
+
+def worker_count(workers: int) -> int:
+    """Return ``workers``, or one per core that this process may use when it is 0."""
+    if workers > 0:
+        return workers
+    if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+) -> Generator[Result]:
+    """Yield ``function(item)`` for every item, in order, computed by threads.
+
+    PIL decodes and resizes without holding the interpreter's lock, so threads use all cores.
+    An exception of ``function`` is raised in its turn. When the generator ends, is closed, or is
+    interrupted, what has not started is dropped and no thread is left.
+
+    Args:
+        function: called in a worker thread.
+        items: taken only as results are.
+        workers: threads; 0 takes one per core.
+        ahead: at most so many items are begun beyond the last one yielded.
+    """
+    pool = ThreadPoolExecutor(worker_count(workers), thread_name_prefix=THREAD_NAME)
+    remaining = iter(items)
+    try:
+        begun = deque[Future[Result]]()
+        begun.extend(pool.submit(function, item) for item in islice(remaining, ahead))
+        while begun:
+            result = begun.popleft().result()
+            begun.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def to_square(
+    image: Image.Image, side: int, crop_share: float = 1.0, *, stretch: bool = False
+) -> UInt8[Tensor, "3 H W"]:
+    """Resize an RGB image and take its centre square, bytes to bytes.
+
+    The shorter side becomes ``round(side / crop_share)``, the longer one keeps the aspect ratio
+    (rounded), by PIL's antialiased bicubic filter.
+
+    Args:
+        image: RGB.
+        side: H and W of the result, in pixels.
+        crop_share: share of the resized shorter side that the crop keeps (timm's ``crop_pct``).
+        stretch: give up the aspect ratio, so that the crop loses nothing of the longer side.
+    """
+    if side < 1 or not 0 < crop_share <= 1:
+        raise ValueError(f"side {side} must be positive, crop_share {crop_share} in (0, 1]")
+    target = round(side / crop_share)
+    strip = image if stretch else _bounded_strip(image)
+    size = (target, target) if stretch else _proportional(strip.size, target)
+    resized = strip.resize(size, Image.Resampling.BICUBIC)
+    left, top = (round((length - side) / 2) for length in size)
+    square = resized.crop((left, top, left + side, top + side))
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def _proportional(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    width, height = size
+    if width <= height:
+        return shorter, round(shorter * height / width)
+    return round(shorter * width / height), shorter
+
+
+def _bounded_strip(image: Image.Image) -> Image.Image:
+    width, height = (min(length, _MAX_ASPECT * min(image.size)) for length in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True)

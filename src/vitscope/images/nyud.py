@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitscope.errors import ImageSetError
-from vitscope.images.decode import PIL_PIXEL_LIMIT
-from vitscope.images.imagenet import decode_labelled, listing_checksum
+from vitscope.images.decode import PIL_PIXEL_LIMIT, decode_labelled, opened_raw
+from vitscope.images.listing import listing_checksum, natural_key
 from vitscope.images.matlab import read_matlab
-from vitscope.images.order import natural_key
-from vitscope.images.raw import opened_raw
 
 NyuSplit = Literal["train", "test"]
 DepthUnit = Literal["metres", "millimetres", "byte-of-10m"]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vitscope.embedded.scene import scene_address
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError, check_bytes, read_file
-from vitscope.images.parallel import ordered_map, worker_count
-from vitscope.images.scenes.address import scene_address
+from vitscope.images.loading import ordered_map, worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
 from vitscope.store.atomic import write_text

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitscope.errors import VitscopeError
-from vitscope.images.opening import open_image_set
+from vitscope.images.sources import open_image_set
 from vitscope.probes.settings import HeadSettings, Task
 from vitscope.study import Study
 

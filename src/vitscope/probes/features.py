@@ -14,8 +14,7 @@ from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone, BlockTokens
 from vitscope.errors import BackboneError, ConfigError
-from vitscope.images.parallel import ordered_map
-from vitscope.images.resize import to_square
+from vitscope.images.loading import ordered_map, to_square
 from vitscope.probes.cache import ArrayPlan, Arrays, CachePlan, FeatureCache, fill_cache
 from vitscope.probes.labelled import LabelledImages
 from vitscope.probes.settings import CacheType, DepthSettings, HeadSettings, Task

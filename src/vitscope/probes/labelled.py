@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitscope.images.scenes.address import RENDERER
-from vitscope.images.scenes.scene import render_scene
-from vitscope.images.scenes.vocabulary import LABEL_CLASSES, MASK_CLASSES
+from vitscope.embedded.labels import label_indices
+from vitscope.embedded.scene import RENDERER, render_scene
+from vitscope.embedded.vocabulary import LABEL_CLASSES, MASK_CLASSES
 from vitscope.probes.settings import Task
 from vitscope.store.checksum import fingerprint
 
@@ -73,12 +73,12 @@ class LabelledScenes:
     def load(self, index: int) -> tuple[Image.Image, NDArray[Any]]:
         """Render a picture, and return its truth."""
         scene = render_scene(self._seed, self._indices[index], self._side)
-        picture = Image.fromarray(np.ascontiguousarray(scene.image.transpose(1, 2, 0)))
+        picture = scene.picture()
         if self.task == "segmentation":
             return picture, scene.mask.astype(np.int64)
         if self.task == "depth":
             return picture, scene.depth
-        return picture, np.asarray(scene.labels.indices()[self.label])
+        return picture, np.asarray(label_indices(scene.labels)[self.label])
 
 
 class Few:

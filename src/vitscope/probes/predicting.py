@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitscope.axes import Float
 from vitscope.errors import ConfigError
-from vitscope.images.parallel import ordered_map
+from vitscope.images.loading import ordered_map
 from vitscope.probes.features import PREFETCH_BATCHES, Extraction, load_example
 from vitscope.probes.labelled import LabelledImages
 from vitscope.probes.prompts import Prompts

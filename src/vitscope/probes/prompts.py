@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from vitscope.embedded.vocabulary import PLACES
 from vitscope.errors import ConfigError
-from vitscope.images.scenes.vocabulary import PLACES
 from vitscope.settings import read_toml
 
 PLACEHOLDER = "{}"

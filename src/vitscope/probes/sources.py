@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from vitscope.embedded.scene import scene_address
+from vitscope.embedded.vocabulary import LABEL_CLASSES
 from vitscope.errors import ConfigError, ImageSetError
 from vitscope.images.ade20k import read_ade20k
 from vitscope.images.imagenet import ClassifiedImages, open_imagenet
 from vitscope.images.nyud import DepthImages, read_nyud_folder, read_nyud_mat
-from vitscope.images.scenes.address import scene_address
-from vitscope.images.scenes.source import SceneSet, is_scene_set
-from vitscope.images.scenes.vocabulary import LABEL_CLASSES
+from vitscope.images.sources import SceneSet, is_scene_set
 from vitscope.probes.labelled import Few, LabelledImages, LabelledScenes
 from vitscope.probes.settings import (
     ClassificationSettings,

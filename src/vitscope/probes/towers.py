@@ -8,7 +8,7 @@ from vitscope.backbones.loading import choose_device
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.embedded.files import REFERENCE_BACKBONES
 from vitscope.errors import ConfigError
-from vitscope.images.scenes.source import is_scene_set
+from vitscope.images.sources import is_scene_set
 from vitscope.probes.prompts import Prompts, load_prompts, open_clip_module
 from vitscope.probes.settings import PromptSet, ZeroShotSettings
 from vitscope.probes.text import TextTower, load_open_clip

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone
-from vitscope.images.opening import ImageSet
-from vitscope.images.parallel import worker_count
-from vitscope.images.sources import ImageRef
+from vitscope.images.loading import worker_count
+from vitscope.images.sources import ImageRef, ImageSet
 from vitscope.images.verify import check_skips, verify_images
 from vitscope.progress import track
 from vitscope.sae.model import SparseAutoencoder

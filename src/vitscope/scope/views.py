@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.errors import ConfigError
-from vitscope.images.resize import to_square
+from vitscope.images.loading import to_square
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from vitscope.backbones.planted.planted import PlantedBackbone
-from vitscope.images.loading import load_batches
-from vitscope.images.resize import to_square
+from vitscope.images.loading import load_batches, to_square
 from vitscope.images.sources import ImageRef
 from vitscope.scope.pairs import feature_maps
 from vitscope.scope.views import Overlap, shifted_views

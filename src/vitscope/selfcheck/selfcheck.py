@@ -13,8 +13,7 @@ import numpy as np
 
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.images.generated import write_generated_images
-from vitscope.images.opening import open_image_set
-from vitscope.images.sources import ImageSettings
+from vitscope.images.sources import ImageSettings, open_image_set
 from vitscope.pipeline import OnStage, run_study
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.storage import load_sae, save_sae

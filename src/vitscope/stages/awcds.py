@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.images.sources import ImageRef
-from vitscope.images.subset import pick_images
+from vitscope.images.sources import ImageRef, pick_images
 from vitscope.scope.awcds import norm_spectrum, token_scope
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome

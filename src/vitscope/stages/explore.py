@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from vitscope.backbones.backbone import Site
 from vitscope.backbones.user_model import require_trust
 from vitscope.embedded.files import REFERENCE_BACKBONES
+from vitscope.embedded.scene import scene_address
+from vitscope.embedded.vocabulary import COLOURS, SHAPES, TIMES, WHEN
 from vitscope.errors import ArtifactError, VitscopeError
 from vitscope.explorer.records import NOT_SCORED, Exemplars, Models, RunRecord, TextSide
 from vitscope.images.listing import list_images
-from vitscope.images.scenes.address import scene_address
-from vitscope.images.scenes.captions import WHEN
-from vitscope.images.scenes.source import is_scene_set
-from vitscope.images.scenes.vocabulary import COLOURS, SHAPES, TIMES
-from vitscope.images.sources import ImageRef
+from vitscope.images.sources import ImageRef, is_scene_set
 from vitscope.probes.prompts import SCENES, Prompts, load_prompts
 from vitscope.probes.text import TextTower, class_embeddings
 from vitscope.probes.towers import load_tower

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vitscope.distributed import current_ranks, part_of, rank_0_goes_on
-from vitscope.images.opening import ImageSet, open_image_set
+from vitscope.images.sources import ImageSet, open_image_set
 from vitscope.images.verify import (
     VerifiedImages,
     check_skips,

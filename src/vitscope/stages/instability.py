@@ -13,9 +13,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from vitscope.backbones.backbone import Site
-from vitscope.images.parallel import worker_count
-from vitscope.images.sources import ImageRef
-from vitscope.images.subset import pick_images
+from vitscope.images.loading import worker_count
+from vitscope.images.sources import ImageRef, pick_images
 from vitscope.scope.instability import ComparedTokens, ImageInstability, image_instability
 from vitscope.scope.instability_maps import read_maps
 from vitscope.scope.instability_settings import compared_overlaps, parse_shifts, parse_tokens

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from vitscope.backbones.zoo import ZOO
-from vitscope.images.sources import ImageRef
-from vitscope.images.subset import pick_images
+from vitscope.images.sources import ImageRef, pick_images
 from vitscope.scope.outliers import SMALLEST_NORM, propose_tau
 from vitscope.scope.tau_evidence import tau_evidence
 from vitscope.stages.chunked import Batches, pass_over

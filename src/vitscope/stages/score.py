@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitscope.images.parallel import worker_count
+from vitscope.images.loading import worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.scope.pair_maps import PairMaps
 from vitscope.scope.pairs import PairScores

@@ -14,9 +14,7 @@ from torch import Tensor
 
 from vitscope.backbones.backbone import Backbone, BlockTokens
 from vitscope.errors import BackboneError
-from vitscope.images.loading import LoadClock, load_batches
-from vitscope.images.parallel import worker_count
-from vitscope.images.resize import to_square
+from vitscope.images.loading import LoadClock, load_batches, to_square, worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.progress import Tracker, track
 from vitscope.tokens.shared_parts import shared_parts

@@ -21,8 +21,15 @@ PLACE_OF: dict[tuple[str, str], str] = dict(
 """(ground, backdrop) -> place: either factor alone leaves four places open."""
 
 PLACES = tuple(PLACE_OF.values())
-TIMES = ("morning", "noon", "evening", "night")
-"""Low sun from the left, high sun, low sun from the right, dim light."""
+WHEN = {
+    "morning": "in the morning",
+    "noon": "at noon",
+    "evening": "in the evening",
+    "night": "at night",
+}
+"""Low sun from the left, high sun, low sun from the right, dim light; as captions tell them."""
+
+TIMES = tuple(WHEN)
 
 SHAPES = ("ball", "box", "barrel", "cone", "table", "lamp")
 COLOURS = ("red", "yellow", "green", "blue", "white", "black")
@@ -61,14 +68,8 @@ LABEL_CLASSES: dict[str, tuple[str, ...]] = {
 """Label -> its classes, in the order of the class indices."""
 
 LOCAL_LABELS = (
-    *(
-        "ground",
-        "backdrop",
-        "largest_shape",
-        "largest_colour",
-        "largest_texture",
-        "largest_material",
-    ),
+    *("ground", "backdrop"),
+    *("largest_shape", "largest_colour", "largest_texture", "largest_material"),
     *(f"has_{shape}" for shape in SHAPES),
 )
 """Labels that a patch or two can give away; the others relate parts of the picture."""

@@ -6,7 +6,7 @@ in metres: a pattern finer than it fades to its mean, as in a photograph, instea
 
 import math
 
-from vitscope.images.scenes.compiled import compiled
+from vitscope.compiled import compiled
 
 _MASK = 0x7FFFFFFF
 _SCALE = 1.0 / 0x80000000
