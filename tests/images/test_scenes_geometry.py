@@ -116,10 +116,9 @@ def test_normals_point_out_and_lie_across_the_surface(kind, radii, turn, aim) ->
 
 def bare_world(*things: Thing, pitch: float = 0.0) -> World:
     """An open plain at noon with the given things: no wall within 30 metres, level camera."""
-    plan = next(
-        p for p in (plan_scene(9, i) for i in range(99)) if p.labels["backdrop"] == "skyline"
-    )
-    empty = plan.layout.empty._replace(
+    layouts = (plan_scene(9, i).layout for i in range(99))
+    layout = next(layout for layout in layouts if layout.backdrop == "skyline")
+    empty = layout.empty._replace(
         eye=1.5,
         pitch=(math.cos(pitch), math.sin(pitch)),
         yaw=(1.0, 0.0),
