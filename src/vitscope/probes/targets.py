@@ -1,6 +1,6 @@
 """Masks and depth maps brought to the backbone's input as its picture was, without mixing values.
 
-A picture is resized and cropped by ``images.resize.to_square``; a map must take the same way, but
+A picture is resized and cropped by ``images.loading.to_square``; a map must take the same way, but
 every pixel keeps the value of one pixel of the original: no class lies between two others.
 """
 
