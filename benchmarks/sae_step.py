@@ -54,23 +54,22 @@ def mixtures(n_rows: int, width: int = WIDTH) -> list[Batch]:
 
 
 def vitscope_trainer(batch: Batch) -> Step:
-    from vitscope.sae.kept_activations import KeptActivations
     from vitscope.sae.parameters import initial_parameters
     from vitscope.sae.plan import plan_training
+    from vitscope.sae.selection import PreActivationBuffer
     from vitscope.sae.settings import SaeSettings
     from vitscope.sae.source import TensorSource
-    from vitscope.sae.state import new_state
-    from vitscope.sae.step import take_step
+    from vitscope.sae.step import new_state, take_step
 
     settings = SaeSettings(expansion=FEATURES // WIDTH, k=K, batch_size=batch.shape[0])
     plan = plan_training(settings, TensorSource(batch), seed=0, fingerprint="")
     state = new_state(initial_parameters(WIDTH, FEATURES, seed=0))
-    kept = KeptActivations(batch.shape[0], FEATURES, like=batch)
+    buffer = PreActivationBuffer(batch.shape[0], FEATURES, like=batch)
 
     def step(x: Batch) -> None:
         with torch.no_grad():
             state.silent_tokens.zero_()  # nothing dies: the step without its auxiliary loss
-            take_step(state, x, plan, LEARNING_RATE, kept)
+            take_step(state, x, plan, LEARNING_RATE, buffer)
 
     return step
 
@@ -84,16 +83,17 @@ def leaves() -> list[torch.nn.Parameter]:
 
 
 def vitscope_function(batch: Batch) -> Step:
-    from vitscope.sae.autograd import batch_topk_autoencode
-    from vitscope.sae.kept_activations import KeptActivations
+    from vitscope.sae.gradients import batch_topk_autoencode
+    from vitscope.sae.selection import PreActivationBuffer
 
     parameters = leaves()
-    kept = KeptActivations(batch.shape[0], FEATURES, like=batch)
+    buffer = PreActivationBuffer(batch.shape[0], FEATURES, like=batch)
     adam = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
 
     def step(x: Batch) -> None:
         adam.zero_grad()
-        mse(x, batch_topk_autoencode(x, *parameters, K, kept).x_hat).backward()
+        x_hat, _ = batch_topk_autoencode(x, *parameters, K, buffer)
+        mse(x, x_hat).backward()
         constrained_step(adam, parameters[2])
 
     return step

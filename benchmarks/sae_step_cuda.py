@@ -7,18 +7,16 @@ both matrices, read once and written once. Each is timed by CUDA events in the p
 
 import statistics
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from sae_step import LEARNING_RATE, Batch, K, Step, mixtures
 
-from vitscope.distributed import ALONE
-from vitscope.sae.parameters import Parameters, initial_parameters
+from vitscope.sae.parameters import initial_parameters
 from vitscope.sae.plan import plan_training
-from vitscope.sae.precision import has_kernels, products_rounded_to
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
-from vitscope.sae.state import new_state
-from vitscope.sae.stepper import Buffers, stepper_for
+from vitscope.sae.step import new_buffer, new_state, take_step
 
 SHAPES, ROWS = ((768, 24_576), (1024, 32_768)), (4096, 8192)
 """Widths and features, of ViT-B and ViT-L at 32 features a dimension; batch sizes."""
@@ -44,30 +42,28 @@ def cuda_timer() -> Callable[[Callable[[], object]], float]:
     return timed
 
 
-def gpu_step(batch: Batch, features: int) -> tuple[Step, bool]:
-    """Return the trainer's step on the GPU, and whether it runs on kernels of its own."""
+def gpu_step(batch: Batch, features: int, kind: Literal["torch", "triton"]) -> Step:
+    """Return the trainer's step on the GPU, its encoder's product in bfloat16."""
     # nothing dies: the step without its auxiliary loss
     width = batch.shape[1]
     settings = SaeSettings(expansion=features // width, k=K, batch_size=batch.shape[0],
-                           dead_after_tokens=10**12)  # fmt: skip
-    rounded = products_rounded_to(settings, batch.device, ALONE)
-    plan = plan_training(
-        settings, TensorSource(batch.cpu()), seed=0, fingerprint="", matmul_dtype=rounded
-    )
-    drawn = initial_parameters(width, features, seed=0).named()
-    state = new_state(Parameters(**{name: t.to(batch.device) for name, t in drawn.items()}))
-    stepper, buffers = stepper_for(state, plan, ALONE), Buffers()
+                           dead_after_tokens=10**12, step=kind,
+                           matmul_dtype="bfloat16")  # fmt: skip
+    source = TensorSource(batch.cpu())
+    plan = plan_training(settings, source, seed=0, fingerprint="", device=batch.device)
+    state = new_state(initial_parameters(width, features, seed=0).to(batch.device), kind)
+    buffer = new_buffer(plan, batch)
 
     def step(x: Batch) -> None:
         with torch.no_grad():
-            stepper.take(x, LEARNING_RATE, buffers)
+            take_step(state, x, plan, LEARNING_RATE, buffer)
 
-    return step, has_kernels(settings, batch.device, ALONE)
+    return step
 
 
-def gpu_row(rows: int, width: int, features: int) -> str:
+def gpu_row(rows: int, width: int, features: int, kind: Literal["torch", "triton"]) -> str:
     batches = [x.cuda() for x in mixtures(rows, width)]
-    step, on_kernels = gpu_step(batches[0], features)
+    step = gpu_step(batches[0], features, kind)
     timed, (x, w) = cuda_timer(), (batches[0].bfloat16(), torch.randn(width, features).cuda())
     w = w.bfloat16()
     # as many bytes as weights and moments of both matrices: read once and written once
@@ -83,7 +79,7 @@ def gpu_row(rows: int, width: int, features: int) -> str:
     return (
         f"{rows:>6}{width:>6}{features:>8}{product * 1e3:>12.0f}{moved * 1e3:>12.0f}"
         f"{taken * 1e3:>9.0f}{taken / (product + moved):>7.2f}{rows / taken * 1e3:>14,.0f}"
-        f"  {'kernels' if on_kernels else 'torch operations'}"
+        f"  {kind}"
     )
 
 
@@ -93,4 +89,5 @@ def table_of_gpu() -> None:
           f"{'tokens/s':>14}")  # fmt: skip
     for width, features in SHAPES:
         for rows in ROWS:
-            print(gpu_row(rows, width, features), flush=True)
+            for kind in ("torch", "triton"):
+                print(gpu_row(rows, width, features, kind), flush=True)

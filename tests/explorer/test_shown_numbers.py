@@ -22,8 +22,8 @@ from vitscope.explorer.pictures import PictureKey, Uploads
 from vitscope.explorer.records import NOT_SCORED
 from vitscope.explorer.without import Removal, removed_mask
 from vitscope.images.sources import open_image
-from vitscope.removal.contribution import active_entries
 from vitscope.removal.remove import remove
+from vitscope.sae.code import SparseCode
 from vitscope.scope.awcds import token_scope
 from vitscope.scope.outliers import NormHistogram
 
@@ -113,7 +113,7 @@ def test_awcds_of_a_picture_is_that_of_the_stage(
 ) -> None:
     dense = torch.from_numpy(codes)
     expected = token_scope(dense, torch.from_numpy(cds)).awcds.numpy()
-    np.testing.assert_allclose(awcds_of(active_entries(dense), cds), expected)
+    np.testing.assert_allclose(awcds_of(SparseCode.from_dense(dense), cds), expected)
 
 
 def test_company_counts_what_a_loop_counts(client: TestClient, reading: LiveRun) -> None:

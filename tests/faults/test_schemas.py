@@ -17,10 +17,9 @@ from vitscope.embedded.files import WEIGHT_FILES
 from vitscope.errors import ArtifactError, BackboneError, SaeError
 from vitscope.pipeline import run_study
 from vitscope.probes import cache
-from vitscope.sae import checkpoint
-from vitscope.sae.normalisation import Normalisation
-from vitscope.sae.parameters import Parameters
-from vitscope.sae.state import new_state
+from vitscope.sae import step as checkpoint
+from vitscope.sae.parameters import Normalisation, Parameters
+from vitscope.sae.step import new_state
 from vitscope.sae.storage import SAE_SCHEMA, load_sae
 from vitscope.stages import evaluate
 from vitscope.store.atomic import read_json, write_json
@@ -33,7 +32,7 @@ TESTED = {
     "store/stage.py: STAMP_SCHEMA",
     "tokens/extract.py: MANIFEST_SCHEMA",
     "sae/storage.py: SAE_SCHEMA",
-    "sae/checkpoint.py: CHECKPOINT_SCHEMA",
+    "sae/step.py: CHECKPOINT_SCHEMA",
     "probes/cache.py: SCHEMA",
     "backbones/reference/description.py: VERSION",
     "stages/evaluate.py: ACTIVITY_SCHEMA",

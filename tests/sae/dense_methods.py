@@ -6,8 +6,8 @@ import torch
 from tests.sae.dense_sae import dense_top_k
 from torch import Tensor
 
-from vitscope.sae.methods import BatchTopK, JumpRelu, Matryoshka, Method, ReluL1, TokenTopK
 from vitscope.sae.parameters import Parameters
+from vitscope.sae.settings import BatchTopK, JumpRelu, Matryoshka, Method, ReluL1, TokenTopK
 
 
 class _Jump(torch.autograd.Function):

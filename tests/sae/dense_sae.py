@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from vitscope.sae.objective import Objective
 from vitscope.sae.parameters import Parameters
+from vitscope.sae.settings import Objective
 
 
 def dense_top_k(pre: Tensor, n_keep: int) -> Tensor:

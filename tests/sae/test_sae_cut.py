@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitscope.distributed import ALONE
-from vitscope.sae.cut import Cut, find_cut
+from vitscope.sae.selection import Cut, find_cut
 
 
 @settings(deadline=None, max_examples=200)

@@ -15,15 +15,24 @@ from torch import Tensor
 
 from vitscope.distributed import ALONE
 from vitscope.errors import ConfigError
-from vitscope.sae import gated
-from vitscope.sae.activation import AboveThresholds, TopK
-from vitscope.sae.kept_activations import KeptActivations
-from vitscope.sae.losses import Encoded
-from vitscope.sae.methods import BatchTopK, JumpRelu, Matryoshka, Method, ReluL1, TokenTopK, warmed
-from vitscope.sae.objective import Evaluation, Objective, evaluate
+from vitscope.sae import losses
+from vitscope.sae.losses import EncodedBatch
+from vitscope.sae.model import AboveThresholds, TopK
+from vitscope.sae.objective import Evaluation, evaluate
 from vitscope.sae.optimiser import THETA_RATE, UnitDecoderAdam
 from vitscope.sae.parameters import Parameters
-from vitscope.sae.settings import MethodName, SaeSettings
+from vitscope.sae.selection import PreActivationBuffer
+from vitscope.sae.settings import (
+    BatchTopK,
+    JumpRelu,
+    Matryoshka,
+    Method,
+    MethodName,
+    Objective,
+    ReluL1,
+    SaeSettings,
+    TokenTopK,
+)
 from vitscope.sae.source import TensorSource
 from vitscope.sae.storage import load_sae, save_sae
 from vitscope.sae.training import train_sae
@@ -65,8 +74,7 @@ def test_every_gradient_equals_dense_autograd(
     name: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = METHODS[name]
-    monkeypatch.setattr(gated, "SPARSE_UP_TO", share)
-    monkeypatch.setattr(gated.reconstruct_gated, "__kwdefaults__", {"sparse_up_to": share})
+    monkeypatch.setattr(losses.reconstruct_gated, "__kwdefaults__", {"sparse_up_to": share})
     for seed in range(4):
         parameters, x = problem(method, seed)
         found = evaluate(parameters, x, Objective(K, 4, 0.0, method))
@@ -83,12 +91,12 @@ def test_sparse_and_dense_forms_agree(name: str) -> None:
     method = METHODS[name]
     assert isinstance(method, ReluL1 | JumpRelu)
     parameters, x = problem(method)
-    kept = KeptActivations(BATCH, FEATURES, like=x)
+    kept = PreActivationBuffer(BATCH, FEATURES, like=x)
     centred = x - parameters.b_dec
     kept.encode(centred, parameters.w_enc, parameters.b_enc)
-    batch = Encoded(x, centred, kept, parameters, BATCH, 0, ALONE)
+    batch = EncodedBatch(x, centred, kept, parameters, BATCH, 0, ALONE)
     sparse, dense = (
-        gated.reconstruct_gated(batch, method, K, sparse_up_to=share) for share in (1.0, 0.0)
+        losses.reconstruct_gated(batch, method, K, sparse_up_to=share) for share in (1.0, 0.0)
     )
     assert sparse.n_active == dense.n_active > 0
     assert set(sparse.fired.tolist()) == set(dense.fired.tolist())
@@ -99,7 +107,7 @@ def test_sparse_and_dense_forms_agree(name: str) -> None:
 @given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.0, -1.0, -4.0]))
 def test_the_k_largest_of_each_token_are_a_full_sort_s(seed: int, k: int, shift: float) -> None:
     g = torch.Generator().manual_seed(seed)
-    kept = KeptActivations(33, 20, like=torch.empty(0))
+    kept = PreActivationBuffer(33, 20, like=torch.empty(0))
     for batch in range(3):  # the bound of one batch is tried on the next, larger or smaller
         pre = (torch.randn(33, 20, generator=g) * 3 ** (batch - 1)).round(decimals=1) + shift
         fill(kept, pre)
@@ -132,9 +140,12 @@ def test_a_matryoshka_of_one_prefix_is_batch_topk() -> None:
 
 
 def test_penalties_rise() -> None:
-    assert warmed(ReluL1(2.0), 0.05) == ReluL1(1.0)
-    assert warmed(JumpRelu(2.0, 0.3), 0.5) == JumpRelu(2.0, 0.3)
-    assert warmed(BatchTopK(), 0.0) == BatchTopK()
+    def at(method: Method, progress: float) -> Method:
+        return Objective(K, 4, 0.0, method).at(progress).method
+
+    assert at(ReluL1(2.0), 0.05) == ReluL1(1.0)
+    assert at(JumpRelu(2.0, 0.3), 0.5) == JumpRelu(2.0, 0.3)
+    assert at(BatchTopK(), 0.0) == BatchTopK()
 
 
 def test_thresholds_move_by_adam_and_fall_where_nothing_is_near() -> None:

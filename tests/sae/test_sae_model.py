@@ -5,10 +5,16 @@ import torch
 from tests.sae.dense_sae import random_parameters
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThresholds, Activation, GroupMax, TopK
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import (
+    AboveThresholds,
+    Activation,
+    ConstantNorm,
+    GroupMax,
+    LayerNorm,
+    SparseAutoencoder,
+    TopK,
+)
 from vitscope.sae.threshold import fit_threshold
-from vitscope.sae.token_norm import ConstantNorm, LayerNorm
 
 
 def make_sae(
@@ -99,6 +105,13 @@ def test_neighbouring_floats_are_told_apart() -> None:
     x = torch.tensor([[1.0, above]])
     fitted = replace(sae, threshold=fit_threshold(sae, x))
     assert (fitted.encode(x) > 0).tolist() == [[False, True]]
+
+
+def test_nan_among_the_activations_is_refused() -> None:
+    sae, x = make_sae(), tokens(100)
+    x[-1, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="NaN"):
+        fit_threshold(sae, x)
 
 
 VARIANTS: list[Activation] = [

@@ -4,8 +4,7 @@ from tests.sae.dense_sae import random_parameters
 
 from vitscope.errors import SaeError
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.normalisation import Normalisation, fit_normalisation
-from vitscope.sae.parameters import initial_parameters
+from vitscope.sae.parameters import Normalisation, fit_normalisation, initial_parameters
 
 
 def raw_tokens(n: int = 300, width: int = 10) -> torch.Tensor:

@@ -3,12 +3,13 @@ import torch
 from tests.sae.dense_sae import autograd_leaves, dense_loss, random_parameters
 from torch import Tensor
 
-from vitscope.sae.kept_activations import KeptActivations
-from vitscope.sae.objective import Objective, evaluate
+from vitscope.sae.code import SparseCode
+from vitscope.sae.gradients import sparse_row_gradients
+from vitscope.sae.objective import evaluate
 from vitscope.sae.optimiser import EPSILON, UnitDecoderAdam
 from vitscope.sae.parameters import Parameters
-from vitscope.sae.row_gradients import sparse_row_gradients
-from vitscope.sae.sparse_code import SparseCode, decode
+from vitscope.sae.selection import PreActivationBuffer
+from vitscope.sae.settings import Objective
 
 WIDTH, FEATURES, BATCH = 12, 40, 24
 
@@ -62,12 +63,12 @@ def test_auxiliary_gradient_reaches_the_encoder_rows_of_dead_features() -> None:
 
 
 def test_a_buffer_used_again_changes_nothing() -> None:
-    kept = KeptActivations(BATCH, FEATURES, like=torch.empty(0, dtype=torch.float64))
+    kept = PreActivationBuffer(BATCH, FEATURES, like=torch.empty(0, dtype=torch.float64))
     objective = Objective(k=3, aux_k=4, aux_coefficient=1 / 32)
     for seed in range(3):
         parameters, x = random_parameters(WIDTH, FEATURES, seed=seed), inputs(seed)
         first = evaluate(parameters, x, objective, dead=dead_mask(4))
-        second = evaluate(parameters, x, objective, dead=dead_mask(4), kept=kept)
+        second = evaluate(parameters, x, objective, dead=dead_mask(4), buffer=kept)
         again = second.gradients.whole(parameters).named()
         for name, gradient in first.gradients.whole(parameters).named().items():
             assert torch.equal(gradient, again[name])
@@ -126,7 +127,7 @@ def test_a_code_without_entries() -> None:
     none = torch.empty(0, dtype=torch.int64)
     code = SparseCode(none, none, torch.empty(0), 3, FEATURES)
     w_dec = torch.ones(FEATURES, WIDTH)
-    assert torch.equal(decode(code, w_dec), torch.zeros(3, WIDTH))
+    assert torch.equal(code.decode(w_dec), torch.zeros(3, WIDTH))
     rows, _ = sparse_row_gradients(code, torch.ones(3, WIDTH), torch.ones(3, WIDTH))
     block = rows.block(0, FEATURES, w_dec)
     assert not block.w_enc.any()

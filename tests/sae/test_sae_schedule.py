@@ -2,21 +2,20 @@ import pytest
 import torch
 
 from vitscope.errors import ConfigError, SaeError
-from vitscope.sae.plan import plan_training
-from vitscope.sae.schedule import (
-    DEFAULT_STEPS,
-    dead_after,
-    effective_batch,
-    learning_rate,
-    total_steps,
-)
+from vitscope.sae.plan import TrainingPlan, plan_training
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource, TokenSource
 
 
+def planned(n_tokens: int = 100, **given: float) -> TrainingPlan:
+    """A plan on so many tokens, in batches of one where nothing else is said."""
+    settings = SaeSettings.model_validate({"k": 1, "expansion": 1, "batch_size": 1, **given})
+    return plan_training(settings, TensorSource(torch.zeros(n_tokens, 1)), seed=0, fingerprint="")
+
+
 def test_rate_rises_stays_and_falls() -> None:
-    settings = SaeSettings(learning_rate=1e-3, warmup_share=0.1, decay_share=0.2)
-    rates = [learning_rate(settings, step, 100) for step in range(100)]
+    plan = planned(learning_rate=1e-3, warmup_share=0.1, decay_share=0.2, steps=100)
+    rates = [plan.learning_rate(step) for step in range(100)]
     assert rates[:10] == pytest.approx([1e-4 * (i + 1) for i in range(10)])
     assert rates[10:80] == pytest.approx([1e-3] * 70)
     assert rates[80:] == pytest.approx([1e-3 * (20 - i) / 20 for i in range(20)])
@@ -28,28 +27,28 @@ def test_rate_rises_stays_and_falls() -> None:
 def test_rate_is_positive_and_never_above_the_peak(
     warmup: float, decay: float, n_steps: int
 ) -> None:
-    settings = SaeSettings(learning_rate=0.5, warmup_share=warmup, decay_share=decay)
-    assert all(0 < learning_rate(settings, step, n_steps) <= 0.5 for step in range(n_steps))
+    plan = planned(learning_rate=0.5, warmup_share=warmup, decay_share=decay, steps=n_steps)
+    assert all(0 < plan.learning_rate(step) <= 0.5 for step in range(n_steps))
 
 
 def test_budget() -> None:
-    assert total_steps(SaeSettings(steps=7), 100) == 7
-    assert total_steps(SaeSettings(epochs=1.5), 100) == 150
-    assert total_steps(SaeSettings(epochs=0.001), 100) == 1
-    assert total_steps(SaeSettings(epochs=2, steps=150), 100) == 150
-    assert total_steps(SaeSettings(epochs=1, steps=150), 100) == 100
-    assert total_steps(SaeSettings(), 3) == DEFAULT_STEPS
-    assert total_steps(SaeSettings(), 5000) == 5000
+    assert planned(steps=7).n_steps == 7
+    assert planned(epochs=1.5).n_steps == 150
+    assert planned(epochs=0.001).n_steps == 1
+    assert planned(epochs=2, steps=150).n_steps == 150
+    assert planned(epochs=1, steps=150).n_steps == 100
+    assert planned(3).n_steps == 1000
+    assert planned(5000).n_steps == 5000
 
 
 def test_batch_and_dead_defaults() -> None:
-    assert effective_batch(SaeSettings(batch_size=64), 63) == 63
-    assert effective_batch(SaeSettings(batch_size=64), 64) == 64
+    assert planned(63, batch_size=64).batch == 63
+    assert planned(64, batch_size=64).batch == 64
     with pytest.raises(SaeError, match="no tokens"):
-        effective_batch(SaeSettings(), 0)
-    assert dead_after(SaeSettings(), 1000) == 100
-    assert dead_after(SaeSettings(), 10**9) == 10**6
-    assert dead_after(SaeSettings(dead_after_tokens=5), 10**9) == 5
+        planned(0)
+    assert planned(steps=1000).dead_after == 100
+    assert planned(steps=10**9).dead_after == 10**6
+    assert planned(dead_after_tokens=5, steps=10**9).dead_after == 5
 
 
 def test_k_beyond_the_dictionary_is_refused() -> None:

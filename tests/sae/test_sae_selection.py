@@ -6,13 +6,12 @@ from tests.sae.dense_sae import dense_top_k
 from tests.sae.kept_batches import fill, kept_batch
 from torch import Tensor
 
-from vitscope.sae.kept_activations import KeptActivations
-from vitscope.sae.selection import Blocks, largest_values, select_largest
+from vitscope.sae.selection import GUESS_SHARE, PreActivationBuffer
 
 KINDS = ["normal", "few values", "mostly negative", "one row", "one feature", "all equal", "tiny"]
 
 
-def check(kept: KeptActivations, pre: Tensor, n_keep: int) -> None:
+def check(kept: PreActivationBuffer, pre: Tensor, n_keep: int) -> None:
     code = kept.largest(n_keep)
     expected = dense_top_k(pre, n_keep)
     flat = code.rows * pre.shape[1] + code.features
@@ -47,7 +46,7 @@ def test_equals_a_full_sort_whatever_the_batch_before_suggests(
     shape: tuple[int, int], share: float, kinds: list[str], scale: float, seed: int
 ) -> None:
     g = torch.Generator().manual_seed(seed)
-    kept = KeptActivations(*shape, like=torch.empty(0))
+    kept = PreActivationBuffer(*shape, like=torch.empty(0))
     for number, kind in enumerate(kinds):  # each batch's cut is the guess for the next
         pre = batch(kind, shape, g) * scale**number
         fill(kept, pre)
@@ -72,23 +71,22 @@ def test_bias_is_part_of_what_is_compared() -> None:
     ids=["none", "too loose", "loose", "near", "too high", "absurd"],
 )
 def test_no_guess_changes_the_result(guess: float, n_scans: int) -> None:
-    values = torch.randn(4000, 32, generator=torch.Generator().manual_seed(1))
-    blocks = Blocks(values, values.amax(1))
-    found = select_largest(blocks, 1500, guess=guess)
-    flat = values.view(-1)
-    assert torch.equal(found.positions, flat.topk(1500).indices.sort().values)
-    assert torch.equal(found.values, flat[found.positions])
-    assert found.cut == flat.topk(1500).values[-1]
-    assert found.n_scans == n_scans
+    pre = torch.randn(32, 4000, generator=torch.Generator().manual_seed(1))
+    kept = kept_batch(pre)
+    kept.guess = guess / GUESS_SHARE
+    check(kept, pre, 1500)
+    assert kept.guess == pre.view(-1).topk(1500).values[-1]
+    assert kept.n_scans == n_scans
 
 
 def test_a_steady_stream_is_scanned_once() -> None:
     g = torch.Generator().manual_seed(2)
-    kept = KeptActivations(256, 200, like=torch.empty(0))
+    kept = PreActivationBuffer(256, 200, like=torch.empty(0))
     scans: list[int] = []
     for _ in range(30):
         fill(kept, torch.randn(256, 200, generator=g))
-        scans.append(kept.select(1000).n_scans)
+        kept.largest(1000)
+        scans.append(kept.n_scans)
     assert sum(scans) == 30
 
 
@@ -129,17 +127,7 @@ def test_nan_is_refused_not_dropped(n_keep: int, where: str) -> None:
         b_enc[500] = float("nan")
     else:
         weights[0 if where == "first" else -1, 0] = float("nan")
-    kept = KeptActivations(8, 1031, like=weights)
+    kept = PreActivationBuffer(8, 1031, like=weights)
     kept.encode(torch.eye(8), weights, b_enc)
     with pytest.raises(FloatingPointError, match="NaN"):
         kept.largest(n_keep)
-
-
-def test_largest_values() -> None:
-    flat = torch.randn(5003, generator=torch.Generator().manual_seed(1))
-    for n in (0, 1, 30, 2000, 6000):
-        expected = flat[flat > 0].sort(descending=True).values[:n]
-        assert torch.equal(largest_values(flat, n).sort(descending=True).values, expected)
-    flat[-1] = float("nan")  # in the tail
-    with pytest.raises(FloatingPointError, match="NaN"):
-        largest_values(flat, 30)

@@ -11,8 +11,16 @@ from torch import Tensor
 
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThresholds, Activation, GroupMax, TopK
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import (
+    AboveThresholds,
+    Activation,
+    ConstantNorm,
+    GroupMax,
+    LayerNorm,
+    SparseAutoencoder,
+    TokenNorm,
+    TopK,
+)
 from vitscope.sae.storage import (
     CARD,
     SAE_SCHEMA,
@@ -22,7 +30,6 @@ from vitscope.sae.storage import (
     sae_digest,
     save_sae,
 )
-from vitscope.sae.token_norm import ConstantNorm, LayerNorm, TokenNorm
 from vitscope.store.tensors import load_tensors, save_tensors
 
 SITE = Site(model="vit_toy.a", weights="abc", layer=3, width=12, grid=4, patch=8)

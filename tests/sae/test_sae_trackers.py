@@ -9,9 +9,9 @@ import pytest
 from tests.sae.interrupted_training import SETTINGS, training
 
 from vitscope.errors import ConfigError
-from vitscope.sae import trackers
+from vitscope.sae import log as trackers
+from vitscope.sae.log import TrackerName, require_trackers
 from vitscope.sae.settings import SaeSettings
-from vitscope.sae.trackers import TrackerName, require_trackers
 
 FIGURES = ("loss", "fvu", "l0", "dead_share", "learning_rate", "auxiliary")
 

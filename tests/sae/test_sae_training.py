@@ -10,13 +10,11 @@ from torch import Tensor
 
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
-from vitscope.sae.normalisation import fit_normalisation
-from vitscope.sae.parameters import initial_parameters
+from vitscope.sae.parameters import fit_normalisation, initial_parameters
 from vitscope.sae.plan import plan_training
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
-from vitscope.sae.state import new_state
-from vitscope.sae.step import take_step
+from vitscope.sae.step import new_state, take_step
 from vitscope.sae.training import train_sae
 from vitscope.tokens.sampling import HeldOut
 

@@ -78,14 +78,14 @@ def _firing(lens: Lens, feature: int, keys: Sequence[PictureKey]) -> dict[str, A
     for key in keys:
         seen = lens.look(key)
         active = seen.active
-        fires = torch.zeros(active.n_tokens, dtype=torch.bool, device=active.tokens.device)
-        fires[active.tokens[active.features == feature]] = True
+        fires = torch.zeros(active.n_rows, dtype=torch.bool, device=active.rows.device)
+        fires[active.rows[active.features == feature]] = True
         features = active.features.cpu().numpy()
-        together = fires[active.tokens].cpu().numpy()
+        together = fires[active.rows].cpu().numpy()
         others += np.bincount(features, minlength=len(others))
         shared += np.bincount(features[together], minlength=len(shared))
         norms.append(seen.norms[fires.cpu().numpy()])
-        n_tokens += active.n_tokens
+        n_tokens += active.n_rows
     fired = np.concatenate([np.zeros(0), *norms])
     return {
         "n_tokens": n_tokens,

@@ -12,7 +12,8 @@ from vitscope.axes import Float, UInt8
 from vitscope.explorer.cache import BoundedCache
 from vitscope.explorer.live import LiveRun
 from vitscope.explorer.pictures import PictureKey, Uploads, open_picture
-from vitscope.removal.contribution import ActiveEntries, encode_sparse
+from vitscope.removal.contribution import encode_sparse
+from vitscope.sae.code import SparseCode
 
 TOKENS_BYTES = 512 * 2**20
 """Tokens and codes held in memory, per run."""
@@ -37,7 +38,7 @@ class Seen:
     pixels: UInt8[Tensor, "3 3 H W"]
     patch: Float[Tensor, "3 P d"]
     prefix: Float[Tensor, "1 n_prefix d"]
-    active: ActiveEntries
+    active: SparseCode
 
     @property
     def norms(self) -> NDArray[np.float64]:
@@ -48,7 +49,7 @@ class Seen:
     def n_bytes(self) -> int:
         """What it takes in memory."""
         active = self.active
-        parts = (self.pixels, self.patch, active.tokens, active.features, active.values)
+        parts = (self.pixels, self.patch, active.rows, active.features, active.values)
         return sum(part.nbytes for part in parts)
 
 
@@ -86,12 +87,5 @@ class Lens:
             tokens = models.backbone.tokens(pixels)
             patch = tokens.patch.float()
             active = encode_sparse(models.sae, patch[PLAIN])
-        positive = active.values > 0  # a signed top-k has negative codes: no presence
-        active = ActiveEntries(
-            active.tokens[positive],
-            active.features[positive],
-            active.values[positive],
-            active.n_tokens,
-            active.n_features,
-        )
+        active = active.take(active.values > 0)  # a signed top-k has negative codes: no presence
         return Seen(pixels, patch, tokens.prefix[PLAIN][None], active)

@@ -11,7 +11,7 @@ from vitscope.backbones.backbone import BlockTokens
 from vitscope.explorer.lens import PLAIN, Lens, Seen
 from vitscope.explorer.pictures import PictureKey
 from vitscope.explorer.records import Models
-from vitscope.removal.contribution import ActiveEntries
+from vitscope.sae.code import SparseCode
 
 MOST_PER_PATCH = 64
 """The strongest features of a patch that the page lists; the count is that of all."""
@@ -71,25 +71,25 @@ def classify(models: Models, rows: Float[torch.Tensor, "V d_pooled"]) -> list[li
     ]
 
 
-def awcds_of(active: ActiveEntries, cds: NDArray[np.float64]) -> NDArray[np.float64]:
+def awcds_of(active: SparseCode, cds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return awCDS of every token, NaN where no active feature has a CDS, [P]."""
-    tokens, features = active.tokens.cpu().numpy(), active.features.cpu().numpy()
+    tokens, features = active.rows.cpu().numpy(), active.features.cpu().numpy()
     values = active.values.double().cpu().numpy()
     scored = np.isfinite(cds[features])
-    total = np.bincount(tokens[scored], values[scored], active.n_tokens)
-    weighted = np.bincount(tokens[scored], values[scored] * cds[features[scored]], active.n_tokens)
-    return np.divide(weighted, total, out=np.full(active.n_tokens, np.nan), where=total > 0)
+    total = np.bincount(tokens[scored], values[scored], active.n_rows)
+    weighted = np.bincount(tokens[scored], values[scored] * cds[features[scored]], active.n_rows)
+    return np.divide(weighted, total, out=np.full(active.n_rows, np.nan), where=total > 0)
 
 
-def _active_features(active: ActiveEntries) -> dict[str, Any]:
+def _active_features(active: SparseCode) -> dict[str, Any]:
     """Return the strongest features of every token, token by token."""
-    tokens, features = active.tokens.cpu().numpy(), active.features.cpu().numpy()
+    tokens, features = active.rows.cpu().numpy(), active.features.cpu().numpy()
     values = active.values.double().cpu().numpy()
-    counts = np.bincount(tokens, minlength=active.n_tokens)
+    counts = np.bincount(tokens, minlength=active.n_rows)
     order = np.lexsort((features, -values, tokens))
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     kept = order[place < MOST_PER_PATCH]
-    n_kept = np.bincount(tokens[kept], minlength=active.n_tokens)
+    n_kept = np.bincount(tokens[kept], minlength=active.n_rows)
     return {
         "n_active": counts.tolist(),
         "offsets": [0, *np.cumsum(n_kept).tolist()],

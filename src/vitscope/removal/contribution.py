@@ -1,51 +1,29 @@
 """What features add to a token, in raw units: the one place that knows how codes become vectors."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from vitscope.axes import Bool, Codes, Float, Int64, Rows
+from vitscope.axes import Bool, Codes, Rows
+from vitscope.sae.code import SparseCode
 from vitscope.sae.model import SparseAutoencoder
 
 CODES_AT_ONCE = 1 << 26
 """Codes of so many (token, feature) pairs are held at a time: 256 MB, whatever the dictionary."""
 
 
-@dataclass(frozen=True, eq=False)
-class ActiveEntries:
-    """The non-zero entries of the codes of some tokens, n of them, by token.
-
-    Attributes:
-        tokens: row of each entry, ascending.
-        features: feature of each entry.
-        values: its activation.
-        n_tokens: N.
-        n_features: m.
-    """
-
-    tokens: Int64[Tensor, "n"]
-    features: Int64[Tensor, "n"]
-    values: Float[Tensor, "n"]
-    n_tokens: int
-    n_features: int
-
-
-def encode_sparse(sae: SparseAutoencoder, rows: Rows) -> ActiveEntries:
+def encode_sparse(sae: SparseAutoencoder, rows: Rows) -> SparseCode:
     """Return the active entries of the codes of ``rows`` [N, d], of all features."""
-    return active_entries(sae.encode(rows))
+    return SparseCode.from_dense(sae.encode(rows))
 
 
-def active_entries(codes: Codes) -> ActiveEntries:
+def active_entries(codes: Codes) -> SparseCode:
     """Return the non-zero entries of ``codes`` [N, m]."""
-    token, feature = codes.nonzero(as_tuple=True)
-    return ActiveEntries(token, feature, codes[token, feature], *codes.shape)
+    return SparseCode.from_dense(codes)
 
 
 def contribution(
-    sae: SparseAutoencoder, rows: Rows, active: ActiveEntries, members: Bool[Tensor, "m"]
+    sae: SparseAutoencoder, rows: Rows, active: SparseCode, members: Bool[Tensor, "m"]
 ) -> Rows:
     """Return Σ a_j·d_j over the features of ``members``, in the units of ``rows``, [N, d].
 
@@ -57,14 +35,10 @@ def contribution(
         active: their active entries.
         members: the group.
     """
-    assert active.n_tokens == len(rows)
-    chosen = members.to(active.features.device)[active.features]
-    tokens = active.tokens[chosen]
-    starts = torch.searchsorted(tokens, torch.arange(active.n_tokens, device=tokens.device))
-    values = active.values[chosen] * sae.output_scale(rows)[tokens, 0]
-    return embedding_bag(
-        active.features[chosen], sae.w_dec, starts, mode="sum", per_sample_weights=values
-    )
+    assert active.n_rows == len(rows)
+    chosen = active.take(members.to(active.features.device)[active.features])
+    scale = sae.output_scale(rows)[chosen.rows, 0]
+    return chosen.with_values(chosen.values * scale).decode(sae.w_dec)
 
 
 def resting_point(sae: SparseAutoencoder, rows: Rows) -> Rows:

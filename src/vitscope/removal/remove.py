@@ -8,14 +8,9 @@ from torch import Tensor
 
 from vitscope.axes import Bool, Rows
 from vitscope.errors import SaeError
-from vitscope.removal.contribution import (
-    ActiveEntries,
-    contribution,
-    encode_sparse,
-    resting_point,
-    rows_that_fit,
-)
+from vitscope.removal.contribution import contribution, encode_sparse, resting_point, rows_that_fit
 from vitscope.removal.groups import Group, group_mask
+from vitscope.sae.code import SparseCode
 from vitscope.sae.model import SparseAutoencoder
 
 
@@ -82,6 +77,6 @@ def _subtract(raw: Rows, part: Rows) -> Rows:
 
 
 def _rebuild(
-    sae: SparseAutoencoder, encoded: Rows, active: ActiveEntries, kept: Bool[Tensor, "m"]
+    sae: SparseAutoencoder, encoded: Rows, active: SparseCode, kept: Bool[Tensor, "m"]
 ) -> Rows:
     return contribution(sae, encoded, active, kept) + resting_point(sae, encoded)

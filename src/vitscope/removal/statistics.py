@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vitscope.axes import Float64
-from vitscope.removal.contribution import ActiveEntries
+from vitscope.sae.code import SparseCode
 from vitscope.sae.model import SparseAutoencoder
 
 
@@ -22,10 +22,10 @@ class ContributionSums:
         self.count = torch.zeros(n_features, dtype=torch.int64)
         self.squares = torch.zeros(n_features, dtype=torch.float64)
 
-    def update(self, active: ActiveEntries) -> None:
+    def update(self, active: SparseCode) -> None:
         """Count the tokens of ``active``."""
         features, values = active.features.cpu(), active.values.detach().cpu().double()
-        self.n_tokens += active.n_tokens
+        self.n_tokens += active.n_rows
         self.count += torch.bincount(features, minlength=active.n_features)
         self.squares.index_add_(0, features, values**2)
 

@@ -1,24 +1,107 @@
-"""The sparse autoencoder as the rest of vitscope sees it: raw activations in and out."""
+"""The sparse autoencoder as the rest of vitscope sees it: raw activations in and out.
+
+``codes = activation((token_norm(x) - b_dec) @ w_enc + b_enc)``, and back ``codes @ w_dec + b_dec``.
+The activation and the normalisation of tokens are those that published SAEs use.
+"""
 
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from vitscope.axes import Codes, Float, Int64, Rows
 from vitscope.backbones.backbone import Site
 from vitscope.errors import SaeError
-from vitscope.sae.activation import (
-    ABOVE_THRESHOLD,
-    Activation,
-    activate,
-    check_activation,
-    looks_at_all,
-    moved,
-    of_features,
-)
-from vitscope.sae.token_norm import TokenNorm
+from vitscope.sae.code import SparseCode
+
+
+@dataclass(frozen=True)
+class AboveThreshold:
+    """Everything above the SAE's one scalar θ; θ = 0 is the plain ReLU.
+
+    This is what a BatchTopK SAE does outside training.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class AboveThresholds:
+    """JumpReLU: everything above the feature's own θ. A gated SAE is one too, after folding.
+
+    Attributes:
+        thresholds: θ per feature, none below 0.
+
+    Raises:
+        SaeError: one is negative or not finite.
+    """
+
+    thresholds: Float[Tensor, "m"]
+
+    def __post_init__(self) -> None:
+        # what lies on an accelerator was checked before it went there: looking again would wait
+        if self.thresholds.is_cpu and not bool(
+            ((self.thresholds >= 0) & self.thresholds.isfinite()).all()
+        ):
+            raise SaeError("thresholds must be finite and not negative")
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The K largest of every token, with the SAE's own K.
+
+    Attributes:
+        signed: keep a negative pre-activation that is among the K largest, as some libraries do;
+            otherwise it counts as 0.
+    """
+
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class GroupMax:
+    """The largest of each of K equal groups of neighbouring features, with the SAE's own K."""
+
+
+Activation = AboveThreshold | AboveThresholds | TopK | GroupMax
+
+LAYER_NORM_EPSILON = 1e-5
+"""Added to the deviation, not to the variance, by the libraries that train such SAEs."""
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Minus the token's mean, over its deviation (of n − 1) plus ε.
+
+    The way back multiplies by the deviation without ε, as those libraries do.
+    """
+
+    epsilon: float = LAYER_NORM_EPSILON
+
+    def statistics(self, x: Rows) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N 1"]]:
+        """Return what was subtracted from each token, and what its codes are multiplied by."""
+        return x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+
+    def apply(self, x: Rows) -> Rows:
+        """Return raw tokens ``x`` normalised."""
+        shift, scale = self.statistics(x)
+        return (x - shift) / (scale + self.epsilon)
+
+
+@dataclass(frozen=True)
+class ConstantNorm:
+    """Every token scaled to the norm √d."""
+
+    def statistics(self, x: Rows) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N 1"]]:
+        """Return what was subtracted from each token, and what its codes are multiplied by."""
+        scale = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        return scale.new_zeros(scale.shape), scale
+
+    def apply(self, x: Rows) -> Rows:
+        """Return raw tokens ``x`` normalised."""
+        _, scale = self.statistics(x)
+        return x / scale.clamp_min(torch.finfo(x.dtype).tiny)  # a token of zeros stays one
+
+
+TokenNorm = LayerNorm | ConstantNorm
 
 Info = dict[str, str | float | int]
 """How an SAE was made: plain values, stored in its card."""
@@ -57,7 +140,7 @@ class SparseAutoencoder:
     k: int
     site: Site | None = None
     info: Info = field(default_factory=dict[str, str | float | int])
-    activation: Activation = ABOVE_THRESHOLD
+    activation: Activation = field(default_factory=AboveThreshold)
     token_norm: TokenNorm | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +158,7 @@ class SparseAutoencoder:
                 )
         if not 0 <= self.threshold < float("inf"):
             raise SaeError(f"threshold is {self.threshold}; it must be finite and not negative")
-        check_activation(self.activation, self.k, m)
+        _check_activation(self.activation, self.k, m)
 
     @property
     def width(self) -> int:
@@ -99,11 +182,11 @@ class SparseAutoencoder:
             ``[N, m]`` or ``[N, F]``: for vitscope's own SAEs
             ``relu((x - b_dec) @ w_enc + b_enc)``, zero where ≤ θ.
         """
-        if features is None or looks_at_all(self.activation):
-            codes = self._activated(self.activation, self.pre_activations(x))
-            return codes if features is None else codes[:, features]
-        some = of_features(self.activation, features)
-        return self._activated(some, self.pre_activations(x, features))
+        whole = isinstance(self.activation, TopK | GroupMax)  # a code depends on all features
+        codes = self._activated(
+            self.pre_activations(x, None if whole else features), None if whole else features
+        )
+        return codes[:, features] if whole and features is not None else codes
 
     def pre_activations(self, x: Rows, features: Int64[Tensor, "F"] | None = None) -> Codes:
         """Return what :meth:`encode` makes codes of: ``(x - b_dec) @ w_enc + b_enc``."""
@@ -152,19 +235,49 @@ class SparseAutoencoder:
             b_enc=self.b_enc.to(device),
             w_dec=self.w_dec.to(device),
             b_dec=self.b_dec.to(device),
-            activation=moved(self.activation, device),
+            activation=(
+                AboveThresholds(self.activation.thresholds.to(device))
+                if isinstance(self.activation, AboveThresholds)
+                else self.activation
+            ),
         )
 
-    def _activated(self, activation: Activation, pre: Codes) -> Codes:
-        return activate(activation, pre, threshold=self.threshold, k=self.k)
+    def _activated(self, pre: Codes, features: Int64[Tensor, "F"] | None) -> Codes:
+        """Return the codes of ``pre``, which is of ``features``, or of all where that is None."""
+        match self.activation:
+            case AboveThreshold():
+                # θ ≥ 0, so one threshold is both the ReLU and the cut
+                return torch.nn.functional.threshold(pre, self.threshold, 0.0)
+            case AboveThresholds(thresholds):
+                own = thresholds if features is None else thresholds[features]
+                return torch.where(pre > own, pre, 0.0)
+            case TopK(signed):
+                values, indices = (pre if signed else pre.relu()).topk(self.k, -1, sorted=False)
+                return torch.zeros_like(pre).scatter(-1, indices, values)
+            case GroupMax():
+                groups = pre.relu().unflatten(-1, (self.k, -1))
+                values, indices = groups.max(-1, keepdim=True)
+                return torch.zeros_like(groups).scatter(-1, indices, values).flatten(-2)
 
     def _mixed(self, codes: Codes) -> Rows:
         if codes.requires_grad:
             return torch.addmm(self.b_dec, codes, self.w_dec)
         # a few of thousands are active: their rows alone, an eighth of the dense product's time
-        token, feature = codes.nonzero(as_tuple=True)
-        first = torch.searchsorted(token, torch.arange(codes.shape[0], device=codes.device))
-        mixed = embedding_bag(
-            feature, self.w_dec, first, mode="sum", per_sample_weights=codes[token, feature]
-        )
-        return mixed + self.b_dec
+        return SparseCode.from_dense(codes).decode(self.w_dec) + self.b_dec
+
+
+def _check_activation(activation: Activation, k: int, n_features: int) -> None:
+    match activation:
+        case AboveThreshold():
+            return
+        case AboveThresholds(thresholds):
+            if tuple(thresholds.shape) != (n_features,):
+                raise SaeError(
+                    f"thresholds has shape {list(thresholds.shape)}; with {n_features} features it "
+                    f"must be [{n_features}]"
+                )
+        case TopK() | GroupMax():
+            if not 1 <= k <= n_features:
+                raise SaeError(f"k is {k}; with {n_features} features it must be 1 to {n_features}")
+            if isinstance(activation, GroupMax) and n_features % k:
+                raise SaeError(f"{n_features} features cannot be cut into k = {k} equal groups")

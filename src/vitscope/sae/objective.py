@@ -1,79 +1,40 @@
-"""The training objective and its exact gradients, over the batch of all ranks."""
+"""The training objective over the batch of all ranks: a method's loss, and the auxiliary loss.
 
-from dataclasses import dataclass
+The auxiliary loss lets dead features learn to reconstruct what the live ones leave over. It reads
+the dead features' rows from the buffer of pre-activations, so its cost grows with the number of
+dead features, not with the dictionary.
+"""
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vitscope.axes import Bool, Float, Int64, Rows
 from vitscope.distributed import ALONE, Ranks
-from vitscope.sae.auxiliary import Batch, auxiliary_term
-from vitscope.sae.gated import reconstruct_gated
-from vitscope.sae.kept_activations import KeptActivations
-from vitscope.sae.losses import (
-    Encoded,
-    Reconstructed,
-    reconstruct,
-    reconstruct_nested,
-    sum_of_squares,
+from vitscope.sae.code import SparseCode, sum_of_squares
+from vitscope.sae.gradients import (
+    ChosenRowGradients,
+    Gradients,
+    RowBlock,
+    RowGradients,
+    SummedRowGradients,
+    sparse_row_gradients,
 )
-from vitscope.sae.methods import (
-    BATCH_TOPK,
-    BatchTopK,
-    JumpRelu,
-    Matryoshka,
-    Method,
-    ReluL1,
-    TokenTopK,
+from vitscope.sae.losses import (
+    EncodedBatch,
+    Reconstruction,
+    reconstruct_gated,
+    reconstruct_kept,
+    reconstruct_nested,
 )
 from vitscope.sae.parameters import Parameters
-from vitscope.sae.row_gradients import RowGradients, SummedRowGradients
-from vitscope.sae.sparse_code import SparseCode
+from vitscope.sae.selection import PreActivationBuffer
+from vitscope.sae.settings import BatchTopK, JumpRelu, Matryoshka, Objective, ReluL1, TokenTopK
 
-
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised.
-
-    Attributes:
-        k: K; B·K entries of the batch are kept. JumpReLU is pulled to it, ReLU has none.
-        aux_k: dead features per token in the auxiliary loss.
-        aux_coefficient: its weight.
-        method: how codes become sparse.
-    """
-
-    k: int
-    aux_k: int
-    aux_coefficient: float
-    method: Method = BATCH_TOPK
-
-
-@dataclass(frozen=True, eq=False)
-class Gradients:
-    """Of every parameter; what belongs to a feature is made when a block of rows is asked for.
-
-    Attributes:
-        rows: of the dictionary's rows: both matrices and the encoder bias.
-        output: of ``b_dec`` as far as it is added to the output. It is also subtracted before the
-            encoder, hence its whole gradient is ``output - b_enc @ w_enc``, ``b_enc`` being the
-            encoder bias's gradient.
-        log_threshold: of the logarithm of every θ, where the method learns one.
-    """
-
-    rows: RowGradients
-    output: Float[Tensor, "d"]
-    log_threshold: Float[Tensor, "m"] | None = None
-
-    def whole(self, parameters: Parameters) -> Parameters:
-        """Return all of them at once, ``[m, d]`` twice: for looking at, not for training."""
-        of_rows = self.rows.block(0, parameters.w_dec.shape[0], parameters.w_dec)
-        return Parameters(
-            w_enc=of_rows.w_enc,
-            b_enc=of_rows.b_enc,
-            w_dec=of_rows.w_dec,
-            b_dec=self.output - of_rows.b_enc @ parameters.w_enc,
-            log_threshold=self.log_threshold,
-        )
+_DENSE_UP_TO = 16
+"""With no more than this many dead features per one chosen, dense products over the dead features
+are faster than sparse sums over the chosen entries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,45 +69,34 @@ def evaluate(
     objective: Objective,
     *,
     dead: Bool[Tensor, "m"] | None = None,
-    kept: KeptActivations | None = None,
+    buffer: PreActivationBuffer | None = None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Return loss and gradients of a batch of normalised inputs.
-
-    Ranks exchange their rows of the batch, of the error and of the code, not gradients: each then
-    makes every gradient from the same numbers in the same order, as one process would.
 
     Args:
         parameters: the SAE in training, the same on every rank.
         x: this rank's rows ``[B, d]`` of the batch, after those of the lower ranks.
         objective: what is minimised.
         dead: which features are dead; None or none skips the auxiliary loss.
-        kept: where pre-activations are written, so that no step allocates them anew.
+        buffer: where pre-activations are written, so that no step allocates them anew.
         ranks: who holds the other rows.
 
     Raises:
         FloatingPointError: pre-activations contain NaN, on any rank.
     """
-    if kept is None:
-        kept = KeptActivations(x.shape[0], parameters.w_enc.shape[0], like=x)
+    if buffer is None:
+        buffer = PreActivationBuffer(x.shape[0], parameters.w_enc.shape[0], like=x)
     n_rows_of = ranks.gather(torch.tensor([x.shape[0]], device=x.device)).tolist()
     n_rows, first_row = sum(n_rows_of), sum(n_rows_of[: ranks.rank])
     centred = x - parameters.b_dec
-    kept.encode(centred, parameters.w_enc, parameters.b_enc)
-    batch = Encoded(x, centred, kept, parameters, n_rows, first_row, ranks)
+    buffer.encode(centred, parameters.w_enc, parameters.b_enc)
+    batch = EncodedBatch(x, centred, buffer, parameters, n_rows, first_row, ranks)
     found = _reconstructed(batch, objective)
-    auxiliary, more = x.new_zeros(()), None
+    auxiliary, gradients = x.new_zeros(()), found.gradients
     if dead is not None and objective.aux_coefficient > 0 and bool(dead.any()):
-        variance = (found.errors - found.errors.mean(0)).square().sum()
-        term = auxiliary_term(
-            w_dec=parameters.w_dec,
-            kept=kept,
-            batch=Batch(-found.error, centred, variance, n_rows, first_row, ranks),
-            dead=dead.nonzero().squeeze(1),
-            aux_k=objective.aux_k,
-            coefficient=objective.aux_coefficient,
-        )
-        auxiliary, more = term.loss, term.gradients
+        auxiliary, more = auxiliary_loss(batch, found, dead.nonzero().squeeze(1), objective)
+        gradients = replace(gradients, rows=SummedRowGradients(gradients.rows, more))
     return Evaluation(
         loss=found.loss,
         auxiliary=auxiliary,
@@ -154,28 +104,73 @@ def evaluate(
         l0=found.n_active / n_rows,
         n_rows=n_rows,
         fired=found.fired,
-        gradients=Gradients(
-            rows=found.rows if more is None else SummedRowGradients(found.rows, more),
-            output=found.output,
-            log_threshold=found.log_threshold,
-        ),
+        gradients=gradients,
         code=found.code,
     )
 
 
-def _reconstructed(batch: Encoded, objective: Objective) -> Reconstructed:
-    kept, ranks, k = batch.kept, batch.ranks, objective.k
-    method = objective.method
-    if isinstance(method, TokenTopK | ReluL1 | JumpRelu) and int(
-        ranks.sum(kept.holds_nan().long())
-    ):
-        raise FloatingPointError("pre-activations contain NaN")
-    match method:
+def _reconstructed(batch: EncodedBatch, objective: Objective) -> Reconstruction:
+    buffer, ranks, k = batch.buffer, batch.ranks, objective.k
+    match objective.method:
         case BatchTopK():
-            return reconstruct(batch, kept.largest(batch.n_rows * k, ranks))
-        case TokenTopK():
-            return reconstruct(batch, kept.largest_of_each(k))
+            return reconstruct_kept(batch, buffer.largest(batch.n_rows * k, ranks))
         case Matryoshka(ends):
-            return reconstruct_nested(batch, kept.largest(batch.n_rows * k, ranks), ends)
+            return reconstruct_nested(batch, buffer.largest(batch.n_rows * k, ranks), ends)
+        case TokenTopK():
+            buffer.require_no_nan(ranks)
+            return reconstruct_kept(batch, buffer.largest_of_each(k))
         case ReluL1() | JumpRelu():
-            return reconstruct_gated(batch, method, k)
+            buffer.require_no_nan(ranks)
+            return reconstruct_gated(batch, objective.method, k)
+
+
+def auxiliary_loss(
+    batch: EncodedBatch, found: Reconstruction, dead: Int64[Tensor, "n_dead"], objective: Objective
+) -> tuple[Float[Tensor, ""], RowGradients]:
+    """Return ``Σ‖r − r̂‖² / Σ‖r − mean r‖²`` over all ranks, and the gradients of its weighted form.
+
+    r̂ reconstructs the residual r = x − x̂, a constant here, by each token's ``aux_k`` largest
+    positive pre-activations among the dead features, without ``b_dec`` (Gao et al. 2024). The
+    gradient, of coefficient · loss, reaches decoder *and* encoder rows.
+
+    Args:
+        batch: encoded.
+        found: its reconstruction.
+        dead: indices of the dead features, ascending, at least one.
+        objective: ``aux_k`` and the coefficient.
+    """
+    w_dec, total = batch.parameters.w_dec, batch.ranks.sum
+    of_dead = _dead_code(batch.buffer.of_features(dead), objective.aux_k)
+    # a batch with no residual variance has nothing to teach; the floor only prevents 0 / 0
+    variance = (found.errors - found.errors.mean(0)).square().sum()
+    variance = variance.clamp_min(torch.finfo(w_dec.dtype).tiny)
+    scale = 2 * objective.aux_coefficient / variance
+    if dead.numel() <= _DENSE_UP_TO * objective.aux_k:
+        rows = w_dec[dead]
+        miss = torch.addmm(found.error, of_dead, rows)  # r̂ − r, the residual being −error
+        of_output = miss * scale
+        of_values = (of_output @ rows.T).mul_(of_dead > 0)
+        block = RowBlock(
+            w_enc=total(of_values.T @ batch.centred),
+            w_dec=total(of_dead.T @ of_output),
+            b_enc=total(of_values.sum(0)),
+            radial=total((of_values * of_dead).sum(0)),
+        )
+        gradients: RowGradients = ChosenRowGradients(dead, block)
+    else:
+        mine = SparseCode.from_dense(of_dead)
+        mine = replace(mine, features=dead[mine.features], n_features=w_dec.shape[0])
+        miss, gather = mine.decode(w_dec) + found.error, batch.ranks.gather
+        gradients, _ = sparse_row_gradients(
+            batch.of_all_ranks(mine), gather(miss * scale), gather(batch.centred)
+        )
+    return total(miss.square().sum()) / variance, gradients
+
+
+def _dead_code(pre: Float[Tensor, "n_dead B"], aux_k: int) -> Float[Tensor, "B n_dead"]:
+    """Return each token's ``aux_k`` largest positive pre-activations, the others zero."""
+    of_dead = pre.T.contiguous().relu_()
+    if of_dead.shape[1] <= aux_k:
+        return of_dead
+    values, columns = of_dead.topk(aux_k, dim=1, sorted=False)
+    return of_dead.zero_().scatter_(1, columns, values)

@@ -1,13 +1,13 @@
 """Adam under the constraint that decoder rows have norm 1, a block of dictionary rows at a time."""
 
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
 from vitscope.axes import Float
-from vitscope.sae.objective import Gradients
+from vitscope.sae.gradients import Gradients, RowGradients
 from vitscope.sae.parameters import Parameters
 
 BETAS = (0.9, 0.999)
@@ -20,28 +20,39 @@ THETA_RATE = 10.0
 """Adam's rate of log θ over that of the weights. An encoder entry is near 1/√d, so a step changes a
 row, and with it all its activations, by about rate·√d of itself: θ has to keep up."""
 
-ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 512
 """Dictionary rows updated at a time: their gradients stay in the cache, and the calls are few."""
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """A parameter, or some rows of it, with its moments: views that change in place."""
+class Moments(NamedTuple):
+    """A parameter with its first and second moment, or views of some rows of the three."""
 
     parameter: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
 
-    def split(self, rows_at_once: int) -> list["_Part"]:
-        views = (t.split(rows_at_once) for t in (self.parameter, self.exp_avg, self.exp_avg_sq))
-        return [_Part(*view) for view in zip(*views, strict=True)]
 
+class RowUpdate(Protocol):
+    """Takes the whole step of the dictionary's rows at once, in place of the loop over blocks."""
 
-def bias_corrections(step: int) -> tuple[float, float]:
-    """Return what step ``step``, from 1, divides the first moment and the second's root by."""
-    return 1 - BETAS[0] ** step, (1 - BETAS[1] ** step) ** 0.5
+    def __call__(
+        self,
+        rows: RowGradients,
+        moments: dict[str, Moments],
+        of_b_dec: Float[Tensor, "d"],
+        learning_rate: float,
+        step: int,
+    ) -> None:
+        """Take Σ_j ∂b_enc[j] · W_enc[j] from ``of_b_dec``; then move both matrices and ``b_enc``.
+
+        Args:
+            rows: gradients.
+            moments: by name of the parameter, changed in place.
+            of_b_dec: gradient of ``b_dec`` as of the output, changed in place to the whole of it.
+            learning_rate: of this step.
+            step: its number, from 1.
+        """
+        ...
 
 
 class UnitDecoderAdam:
@@ -52,43 +63,67 @@ class UnitDecoderAdam:
     one block of rows before the next is touched: no result depends on another block's.
 
     Every row is updated in every step, as Adam is defined: moments decay where a feature is silent.
+
+    Attributes:
+        steps: steps taken.
+
+    Args:
+        parameters: the SAE in training.
+        rows_at_once: dictionary rows of a block.
+        row_update: takes the rows' step instead; None works by blocks.
     """
 
-    def __init__(self, parameters: Parameters, rows_at_once: int = ROWS_AT_ONCE) -> None:
-        self._parts = {
-            name: _Part(tensor, torch.zeros_like(tensor), torch.zeros_like(tensor))
+    def __init__(
+        self,
+        parameters: Parameters,
+        rows_at_once: int = _ROWS_AT_ONCE,
+        row_update: RowUpdate | None = None,
+    ) -> None:
+        self.steps = 0
+        self._row_update = row_update
+        self._moments = {
+            name: Moments(tensor, torch.zeros_like(tensor), torch.zeros_like(tensor))
             for name, tensor in parameters.named().items()
         }
-        per_feature = (
-            self._parts[name].split(rows_at_once) for name in ("w_enc", "b_enc", "w_dec")
+        split = (
+            [Moments(*views) for views in zip(*(t.split(rows_at_once) for t in part), strict=True)]
+            for part in (self._moments[name] for name in ("w_enc", "b_enc", "w_dec"))
         )
-        self._blocks = list(zip(*per_feature, strict=True))
-        self._steps = 0
+        self._blocks = list(zip(*split, strict=True))
 
     def step(self, gradients: Gradients, learning_rate: float) -> None:
         """Take one step."""
-        of_b_dec, start = gradients.output.clone(), 0
-        for w_enc, b_enc, w_dec in self._blocks:
-            rows = w_dec.parameter
-            of_rows = gradients.rows.block(start, start + rows.shape[0], rows)
-            of_b_dec.addmv_(w_enc.parameter.T, of_rows.b_enc, alpha=-1)  # before these rows move
-            of_rows.w_dec.addcmul_(of_rows.radial[:, None], rows, value=-1)
-            of_parts = [of_rows.w_enc, of_rows.b_enc, of_rows.w_dec]
-            self._adam([w_enc, b_enc, w_dec], of_parts, learning_rate)
-            rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
-            start += rows.shape[0]
-        self._adam([self._parts["b_dec"]], [of_b_dec], learning_rate)
+        of_b_dec = gradients.output.clone()
+        if self._row_update is None:
+            self._update_by_blocks(gradients.rows, of_b_dec, learning_rate)
+        else:
+            self._row_update(gradients.rows, self._moments, of_b_dec, learning_rate, self.steps + 1)
+        self._adam([self._moments["b_dec"]], [of_b_dec], learning_rate)
         if gradients.log_threshold is not None:
-            self._step_of_thresholds(gradients.log_threshold, THETA_RATE * learning_rate)
-        self._steps += 1
+            self._step_thresholds(gradients.log_threshold, THETA_RATE * learning_rate)
+        self.steps += 1
 
-    def _step_of_thresholds(self, of_log: Tensor, rate: float) -> None:
-        part = self._parts["log_threshold"]
+    def _update_by_blocks(
+        self, rows: RowGradients, of_b_dec: Float[Tensor, "d"], learning_rate: float
+    ) -> None:
+        start = 0
+        for w_enc, b_enc, w_dec in self._blocks:
+            decoder = w_dec.parameter
+            found = rows.block(start, start + decoder.shape[0], decoder)
+            of_b_dec.addmv_(w_enc.parameter.T, found.b_enc, alpha=-1)  # before these rows move
+            found.w_dec.addcmul_(found.radial[:, None], decoder, value=-1)
+            of_parts = [found.w_enc, found.b_enc, found.w_dec]
+            self._adam([w_enc, b_enc, w_dec], of_parts, learning_rate)
+            decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
+            start += decoder.shape[0]
+
+    def _step_thresholds(self, of_log: Tensor, rate: float) -> None:
+        part = self._moments["log_threshold"]
         self._adam([part], [of_log], rate)
         # no activation near θ: nothing pulls at it, and it falls until something does
         part.parameter.sub_((of_log == 0) * rate)
 
-    def _adam(self, parts: list[_Part], gradients: list[Tensor], learning_rate: float) -> None:
+    def _adam(self, parts: list[Moments], gradients: list[Tensor], learning_rate: float) -> None:
         adam(
             [part.parameter for part in parts],
             gradients,
@@ -96,7 +131,7 @@ class UnitDecoderAdam:
             [part.exp_avg_sq for part in parts],
             [],
             # the fused kernel counts these up; they are copies, since a step has many blocks
-            [self._step_count(gradient) for gradient in gradients],
+            [torch.tensor(float(self.steps), device=gradient.device) for gradient in gradients],
             fused=True,
             amsgrad=False,
             beta1=BETAS[0],
@@ -107,23 +142,16 @@ class UnitDecoderAdam:
             maximize=False,
         )
 
-    def _step_count(self, like: Tensor) -> Float[Tensor, ""]:
-        return torch.tensor(float(self._steps), device=like.device)
-
-    def count(self, steps: int) -> None:
-        """Take note that ``steps`` were done in all, by whoever changed these tensors."""
-        self._steps = steps
-
     def state_tensors(self) -> dict[str, Tensor]:
         """Return both moments of every parameter by name, for a checkpoint."""
         return {
             f"adam.{name}.{moment}": getattr(part, moment)
-            for name, part in self._parts.items()
-            for moment in MOMENTS
+            for name, part in self._moments.items()
+            for moment in ("exp_avg", "exp_avg_sq")
         }
 
-    def load_state_tensors(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Restore what :meth:`state_tensors` returned after ``step`` steps."""
+    def load_state_tensors(self, tensors: dict[str, Tensor], steps: int) -> None:
+        """Restore what :meth:`state_tensors` returned after so many ``steps``."""
         for name, tensor in self.state_tensors().items():
             tensor.copy_(tensors[name])
-        self._steps = step
+        self.steps = steps

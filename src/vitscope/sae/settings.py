@@ -1,15 +1,16 @@
-"""The ``[sae]`` group of a study: which SAE, and how it is trained."""
+"""The ``[sae]`` group of a study: which SAE, how it is trained, and what training minimises."""
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from vitscope.sae.trackers import TrackerName
 from vitscope.settings import Settings
 from vitscope.tokens.sampling import HeldOutKind
 
 MethodName = Literal["batch-topk", "topk", "relu", "jumprelu", "matryoshka"]
+TrackerName = Literal["tensorboard", "wandb"]
 
 
 class SweepSettings(Settings):
@@ -89,15 +90,15 @@ class SaeSettings(Settings):
     fewer [A]."""
 
     evaluate_every: int = Field(default=100, ge=0)
-    """Steps between two looks at held-out tokens under a running θ; 0 takes the last step's
-    alone."""
+    """Steps between two evaluations on held-out tokens under a running θ; 0 evaluates after the
+    last step alone."""
 
     evaluation_tokens: int = Field(default=4096, ge=1)
-    """Held-out tokens looked at."""
+    """Held-out tokens of such an evaluation."""
 
     patience: int | None = Field(default=None, ge=1)
-    """Early stop: after so many looks without a better held-out FVU the rate begins its final
-    fall at once; None trains to the end."""
+    """Early stop: after so many evaluations without a better held-out FVU the rate begins its
+    final fall at once; None trains to the end."""
 
     method: MethodName = "batch-topk"
     """How codes become sparse in training: the B·K largest of the batch [S]; ``topk``, the K
@@ -120,9 +121,15 @@ class SaeSettings(Settings):
     sweep: SweepSettings = SweepSettings()
     """Several SAEs over one pass of the activations, for ``vitscope train --sweep``."""
 
+    step: Literal["torch", "triton"] = "torch"
+    """What computes a training step: plain torch operations, on any device; or ``triton``, which
+    updates the dictionary by a fused kernel on a CUDA device, top-k methods alone. The kernel has
+    run in Triton's interpreter only and was never timed (docs/training.md)."""
+
     matmul_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What training rounds the factors of its products to; weights, moments and sums are float32
-    all the same. ``auto``: bfloat16 for batch-topk on one GPU, float32 elsewhere [A]."""
+    """What training rounds the factors of the encoder's product to, on a CUDA device; weights,
+    moments and sums are float32 all the same. ``auto``: bfloat16 with the step ``triton``, float32
+    elsewhere [A]."""
 
     checkpoint_every: int = Field(default=250, ge=1)
     """Steps between two checkpoints."""
@@ -140,3 +147,110 @@ class SaeSettings(Settings):
         if not prefixes or not ascending or prefixes[-1] != 1:
             raise ValueError(f"prefixes must ascend from above 0 to 1 (got {list(prefixes)})")
         return prefixes
+
+
+_WARMUP_SHARE = 0.1
+"""Share of the steps over which a penalty rises linearly to its weight: at once, it would kill
+features before they have found anything."""
+
+
+@dataclass(frozen=True)
+class BatchTopK:
+    """The B·K largest positive pre-activations of the batch; one θ afterwards."""
+
+
+@dataclass(frozen=True)
+class TokenTopK:
+    """The K largest positive pre-activations of every token, in training and afterwards."""
+
+
+@dataclass(frozen=True)
+class ReluL1:
+    """Every positive pre-activation, and a penalty ``coefficient · Σ code / (B·d)``.
+
+    Attributes:
+        coefficient: its weight; on inputs of mean squared norm d.
+    """
+
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class JumpRelu:
+    """Every pre-activation above its feature's own θ, which is learned.
+
+    The penalty is ``coefficient · (L0 / K − 1)²``, L0 being the batch's mean. θ gets its gradient
+    by a straight-through estimate, a rectangle around θ (Rajamanoharan et al. 2024).
+
+    Attributes:
+        coefficient: weight of the penalty.
+        bandwidth: width of the rectangle.
+    """
+
+    coefficient: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Matryoshka:
+    """BatchTopK whose prefixes of the dictionary reconstruct alone, too (Bussmann et al. 2025).
+
+    The loss is the mean over prefixes of their reconstruction losses.
+
+    Attributes:
+        ends: features of each prefix, ascending; the last is m.
+    """
+
+    ends: tuple[int, ...]
+
+
+Method = BatchTopK | TokenTopK | ReluL1 | JumpRelu | Matryoshka
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises.
+
+    Attributes:
+        k: K; B·K entries of the batch are kept. JumpReLU is pulled to it, ReLU has none.
+        aux_k: dead features per token in the auxiliary loss.
+        aux_coefficient: its weight.
+        method: how codes become sparse; the paper's by default.
+    """
+
+    k: int
+    aux_k: int
+    aux_coefficient: float
+    method: Method = field(default_factory=BatchTopK)
+
+    def at(self, progress: float) -> "Objective":
+        """Return the objective after a share ``progress`` of the steps: penalties rise at first."""
+        method = self.method
+        if not isinstance(method, ReluL1 | JumpRelu) or progress >= _WARMUP_SHARE:
+            return self
+        coefficient = method.coefficient * progress / _WARMUP_SHARE
+        return replace(self, method=replace(method, coefficient=coefficient))
+
+    @property
+    def has_one_threshold(self) -> bool:
+        """Whether the finished SAE cuts at one θ, which is fitted after training."""
+        return isinstance(self.method, BatchTopK | Matryoshka)
+
+
+def objective_of(settings: SaeSettings, width: int) -> Objective:
+    """Return what ``settings`` ask to minimise, for activations of ``width``."""
+    match settings.method:
+        case "batch-topk":
+            method = BatchTopK()
+        case "topk":
+            method = TokenTopK()
+        case "relu":
+            method = ReluL1(settings.l1_coefficient)
+        case "jumprelu":
+            method = JumpRelu(settings.l0_coefficient, settings.jump_bandwidth)
+        case "matryoshka":
+            n_features = settings.expansion * width
+            ends = {max(1, round(share * n_features)) for share in settings.prefixes}
+            method = Matryoshka(tuple(sorted(ends)))
+    aux_k = settings.aux_k or max(1, width // 2)
+    return Objective(settings.k, aux_k, settings.aux_coefficient, method)

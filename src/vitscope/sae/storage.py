@@ -11,14 +11,18 @@ from torch import Tensor
 
 from vitscope.backbones.backbone import Site
 from vitscope.errors import ArtifactError, SaeError
-from vitscope.sae.card import (
-    THRESHOLDS,
-    describe_activation,
-    describe_token_norm,
-    read_activation,
-    read_token_norm,
+from vitscope.sae.model import (
+    AboveThreshold,
+    AboveThresholds,
+    Activation,
+    ConstantNorm,
+    GroupMax,
+    Info,
+    LayerNorm,
+    SparseAutoencoder,
+    TokenNorm,
+    TopK,
 )
-from vitscope.sae.model import Info, SparseAutoencoder
 from vitscope.store.atomic import read_json, write_json
 from vitscope.store.checksum import bytes_checksum, file_checksum
 from vitscope.store.tensors import load_tensors, save_tensors
@@ -32,6 +36,9 @@ DECLARED_HOOK, DECLARED_LAYER = "declared_hook", "declared_layer"
 
 WEIGHTS, CARD = "sae.safetensors", "sae.json"
 TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec")
+
+_THRESHOLDS = "thresholds"
+"""Name of the one tensor that an activation may have."""
 
 METRIC_DEFINITIONS = {
     "fvu": "sum |x - x_hat|^2 / sum |x - mu|^2 over the whole set; mu: per-dimension mean over "
@@ -50,7 +57,7 @@ def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
         ArtifactError: the folder cannot be written.
     """
     folder = Path(folder)
-    activation, of_activation = describe_activation(sae.activation)
+    activation, of_activation = _describe_activation(sae.activation)
     tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS} | of_activation
     require_finite(tensors, folder)
     weights, card = folder / WEIGHTS, folder / CARD
@@ -64,7 +71,7 @@ def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
             "k": sae.k,
             "threshold": sae.threshold,
             "activation": activation,
-            "token_norm": describe_token_norm(sae.token_norm),
+            "token_norm": _describe_token_norm(sae.token_norm),
             "site": None if sae.site is None else asdict(sae.site),
             "metrics": METRIC_DEFINITIONS,
             "info": sae.info,
@@ -112,8 +119,8 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
 
 def sae_digest(sae: SparseAutoencoder) -> str:
     """Return a hash of everything that decides codes and reconstructions, wherever it came from."""
-    activation, of_activation = describe_activation(sae.activation)
-    norm = describe_token_norm(sae.token_norm)
+    activation, of_activation = _describe_activation(sae.activation)
+    norm = _describe_token_norm(sae.token_norm)
     tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS} | of_activation
     told = json.dumps([sae.threshold, sae.k, activation, norm, sorted(tensors)])
     chunks = [tensors[name].cpu().contiguous() for name in sorted(tensors)]
@@ -188,7 +195,7 @@ def _assemble(
     tensors: dict[str, Tensor], card: dict[str, Any], card_path: Path, weights: Path
 ) -> SparseAutoencoder:
     try:
-        of_activation = {name: tensors.pop(name) for name in (THRESHOLDS,) if name in tensors}
+        of_activation = {name: tensors.pop(name) for name in (_THRESHOLDS,) if name in tensors}
         fields: dict[str, Any] = {
             "threshold": float(card["threshold"]),
             "k": int(card["k"]),
@@ -196,8 +203,8 @@ def _assemble(
             "info": cast(Info, dict(card["info"])),
         }
         if card["schema"] > 1:
-            fields["activation"] = read_activation(card["activation"], of_activation)
-            fields["token_norm"] = read_token_norm(card["token_norm"])
+            fields["activation"] = _read_activation(card["activation"], of_activation)
+            fields["token_norm"] = _read_token_norm(card["token_norm"])
         if of_activation:
             raise ValueError(f"it says nothing of {', '.join(of_activation)}")
         _ = card["width"], card["n_features"]
@@ -211,7 +218,7 @@ def _assemble(
 
 def _require_names(tensors: dict[str, Tensor], path: Path) -> None:
     problems = [f"{name} is missing" for name in TENSORS if name not in tensors]
-    problems += [f"{name} is unexpected" for name in sorted(set(tensors) - {*TENSORS, THRESHOLDS})]
+    problems += [f"{name} is unexpected" for name in sorted(set(tensors) - {*TENSORS, _THRESHOLDS})]
     problems += [
         f"{name} is {tensors[name].dtype}, not floating point"
         for name in TENSORS
@@ -234,3 +241,66 @@ def require_finite(tensors: dict[str, Tensor], where: Path | str) -> None:
                 f"{where}: {bad} of {math.prod(tensor.shape)} values of {name} are "
                 "NaN or infinite; the training diverged or the file is damaged"
             )
+
+
+def _describe_activation(activation: Activation) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return an activation's plain values, and its tensors by name."""
+    match activation:
+        case AboveThreshold():
+            return {"kind": "threshold"}, {}
+        case AboveThresholds(thresholds):
+            return {"kind": "thresholds"}, {_THRESHOLDS: thresholds}
+        case TopK(signed):
+            return {"kind": "topk", "signed": signed}, {}
+        case GroupMax():
+            return {"kind": "groupmax"}, {}
+
+
+def _read_activation(described: dict[str, Any], tensors: dict[str, Tensor]) -> Activation:
+    """Return what :func:`_describe_activation` was given; its tensors are taken from ``tensors``.
+
+    Raises:
+        KeyError: a value or tensor is missing.
+        ValueError: a kind that does not exist.
+    """
+    match described["kind"]:
+        case "threshold":
+            return AboveThreshold()
+        case "thresholds":
+            return AboveThresholds(tensors.pop(_THRESHOLDS))
+        case "topk":
+            return TopK(signed=bool(described["signed"]))
+        case "groupmax":
+            return GroupMax()
+        case other:
+            raise ValueError(f"no activation {other!r}")
+
+
+def _describe_token_norm(norm: TokenNorm | None) -> dict[str, Any] | None:
+    """Return a token normalisation's plain values."""
+    match norm:
+        case None:
+            return None
+        case LayerNorm(epsilon):
+            return {"kind": "layer", "epsilon": epsilon}
+        case ConstantNorm():
+            return {"kind": "constant"}
+
+
+def _read_token_norm(described: object) -> TokenNorm | None:
+    """Return what :func:`_describe_token_norm` was given.
+
+    Raises:
+        KeyError: a value is missing.
+        ValueError: a kind that does not exist.
+    """
+    if described is None:
+        return None
+    values = cast(dict[str, Any], described)
+    match values["kind"]:
+        case "layer":
+            return LayerNorm(float(values["epsilon"]))
+        case "constant":
+            return ConstantNorm()
+        case other:
+            raise ValueError(f"no token normalisation {other!r}")

@@ -8,11 +8,10 @@ from typing import Any
 
 from vitscope.distributed import rank_0_goes_on
 from vitscope.errors import ConfigError
-from vitscope.sae.learner import Keeping
+from vitscope.sae.log import require_trackers
 from vitscope.sae.plan import NOT_IN_KEY
 from vitscope.sae.settings import SaeSettings, SweepSettings
 from vitscope.sae.storage import save_sae
-from vitscope.sae.trackers import require_trackers
 from vitscope.sae.training import TrainedSae, TrainingJob, train_saes
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.extract import run_extract
@@ -97,10 +96,8 @@ def run_sweep(context: Context) -> StageOutcome:
             TrainingJob(
                 point.settings,
                 point.seed,
-                Keeping(
-                    checkpoint=run.parts("sweep") / f"{point.name}.safetensors",
-                    log=folder / "metrics.jsonl",
-                ),
+                checkpoint=run.parts("sweep") / f"{point.name}.safetensors",
+                log=folder / "metrics.jsonl",
             )
             for point, folder in zip(points, folders, strict=True)
         ]

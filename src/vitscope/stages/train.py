@@ -8,9 +8,9 @@ import torch
 from vitscope.axes import Rows
 from vitscope.distributed import rank_0_goes_on
 from vitscope.sae.formats.diagnostics import SAMPLE_TOKENS, check_reconstruction
+from vitscope.sae.log import require_trackers
 from vitscope.sae.plan import NOT_IN_KEY
 from vitscope.sae.storage import check_fits, sae_digest, save_sae
-from vitscope.sae.trackers import require_trackers
 from vitscope.sae.training import train_sae
 from vitscope.stages.context import Context, StageOutcome
 from vitscope.stages.tokens import token_source

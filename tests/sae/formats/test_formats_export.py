@@ -13,10 +13,9 @@ from tests.sae.formats.cases import expected
 from tests.sae.formats.make_exports import EXPORTED, SITE, SOURCES, exported_sae
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import GroupMax, TopK
 from vitscope.sae.formats.export_saelens import export_saelens
 from vitscope.sae.formats.load import load_sae
-from vitscope.sae.token_norm import LayerNorm
+from vitscope.sae.model import GroupMax, LayerNorm, TopK
 
 SAELENS_PYTHON = os.environ.get("VITSCOPE_SAELENS_PYTHON")
 """An interpreter that has sae_lens; without one, its recorded reading is compared."""

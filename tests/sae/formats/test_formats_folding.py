@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThreshold, AboveThresholds, Activation, GroupMax, TopK
 from vitscope.sae.formats.folding import (
     gated,
     of_raw_input,
@@ -17,8 +16,15 @@ from vitscope.sae.formats.folding import (
     uncentred_bias,
     unit_rows,
 )
-from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.token_norm import LayerNorm
+from vitscope.sae.model import (
+    AboveThreshold,
+    AboveThresholds,
+    Activation,
+    GroupMax,
+    LayerNorm,
+    SparseAutoencoder,
+    TopK,
+)
 
 WIDTH, FEATURES, TOKENS = 6, 24, 30
 SEEDS = st.integers(0, 2**31 - 1)

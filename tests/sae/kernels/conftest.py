@@ -2,7 +2,7 @@
 
 ``TRITON_INTERPRET=1 python -m pytest tests/sae/kernels -n0``. The switch is read when Triton is
 imported, which other tests' libraries do, so these have a process of their own:
-``test_sae_kernels.py`` starts it.
+``test_sae_triton.py`` starts it.
 """
 
 import importlib.util

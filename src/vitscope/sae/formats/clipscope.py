@@ -2,10 +2,9 @@
 
 import torch
 
-from vitscope.sae.activation import AboveThreshold, TopK
 from vitscope.sae.formats.record import imported_info, whole
 from vitscope.sae.formats.source import Source
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import AboveThreshold, SparseAutoencoder, TopK
 
 NAME = "clipscope"
 TENSORS = frozenset({"pre_b", "enc", "dec"})

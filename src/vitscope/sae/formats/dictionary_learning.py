@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThreshold, AboveThresholds, Activation, TopK
 from vitscope.sae.formats.folding import gated, scaled_rows, uncentred_bias
 from vitscope.sae.formats.record import imported_info
 from vitscope.sae.formats.source import Source
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import AboveThreshold, AboveThresholds, Activation, SparseAutoencoder, TopK
 
 NAME = "dictionary_learning"
 

@@ -8,10 +8,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThreshold, AboveThresholds, GroupMax, TopK
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import (
+    LAYER_NORM_EPSILON,
+    AboveThreshold,
+    AboveThresholds,
+    ConstantNorm,
+    GroupMax,
+    LayerNorm,
+    SparseAutoencoder,
+    TopK,
+)
 from vitscope.sae.storage import require_finite
-from vitscope.sae.token_norm import LAYER_NORM_EPSILON, ConstantNorm, LayerNorm
 from vitscope.store.atomic import atomic_path, write_json
 
 FORMAT_VERSION = "6.0.0"

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vitscope.axes import Float
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThreshold, AboveThresholds
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import AboveThreshold, AboveThresholds, SparseAutoencoder
 
 
 def uncentred_bias(

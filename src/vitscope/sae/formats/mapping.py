@@ -8,13 +8,22 @@ from pydantic import Field
 from torch import Tensor
 
 from vitscope.errors import ConfigError, SaeError
-from vitscope.sae.activation import AboveThreshold, AboveThresholds, Activation, GroupMax, TopK
 from vitscope.sae.formats.folding import gated, of_raw_input, uncentred_bias
 from vitscope.sae.formats.reading import MAX_TEXT_BYTES, read_object, read_stored
 from vitscope.sae.formats.record import imported_info
 from vitscope.sae.formats.source import Source, shapes_must_fit, weights_file
-from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.token_norm import LAYER_NORM_EPSILON, ConstantNorm, LayerNorm, TokenNorm
+from vitscope.sae.model import (
+    LAYER_NORM_EPSILON,
+    AboveThreshold,
+    AboveThresholds,
+    Activation,
+    ConstantNorm,
+    GroupMax,
+    LayerNorm,
+    SparseAutoencoder,
+    TokenNorm,
+    TopK,
+)
 from vitscope.settings import Settings, read_toml
 
 NAME = "mapping"

@@ -6,12 +6,18 @@ from typing import Any, cast
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThreshold, Activation, TopK
 from vitscope.sae.formats.folding import gated
 from vitscope.sae.formats.record import imported_info, one_of, whole
 from vitscope.sae.formats.source import Source
-from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.token_norm import ConstantNorm, LayerNorm, TokenNorm
+from vitscope.sae.model import (
+    AboveThreshold,
+    Activation,
+    ConstantNorm,
+    LayerNorm,
+    SparseAutoencoder,
+    TokenNorm,
+    TopK,
+)
 
 NAME = "ViT-Prisma"
 NORMS: dict[str, TokenNorm | None] = {

@@ -7,12 +7,19 @@ import torch
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThreshold, AboveThresholds, Activation, TopK
 from vitscope.sae.formats.folding import gated, scaled_rows, uncentred_bias
 from vitscope.sae.formats.record import imported_info, one_of, whole
 from vitscope.sae.formats.source import Source
-from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.token_norm import ConstantNorm, LayerNorm, TokenNorm
+from vitscope.sae.model import (
+    AboveThreshold,
+    AboveThresholds,
+    Activation,
+    ConstantNorm,
+    LayerNorm,
+    SparseAutoencoder,
+    TokenNorm,
+    TopK,
+)
 
 NAME = "SAELens"
 FIRST_NESTED_VERSION = 6

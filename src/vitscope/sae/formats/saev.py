@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import AboveThreshold, Activation, TopK
 from vitscope.sae.formats.folding import uncentred_bias
 from vitscope.sae.formats.record import imported_info, whole
 from vitscope.sae.formats.source import Source
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import AboveThreshold, Activation, SparseAutoencoder, TopK
 
 NAME = "saev"
 NEWEST_SCHEMA = 5

@@ -1,10 +1,9 @@
 """sparsify (EleutherAI): ``<hookpoint>/{cfg.json, sae.safetensors}``."""
 
 from vitscope.errors import SaeError
-from vitscope.sae.activation import GroupMax, TopK
 from vitscope.sae.formats.record import imported_info, one_of, whole
 from vitscope.sae.formats.source import Source
-from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.model import GroupMax, SparseAutoencoder, TopK
 
 NAME = "sparsify"
 TENSORS = frozenset({"encoder.weight", "encoder.bias", "W_dec", "b_dec"})

@@ -13,12 +13,17 @@ from torch import Tensor
 
 from vitscope.errors import SaeError
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.schedule import end_after_fall, learning_rate
+from vitscope.sae.plan import plan_training
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
-from vitscope.sae.threshold import fit_threshold, fit_with_interval
-from vitscope.sae.training import Keeping, TrainingJob, train_sae, train_saes
-from vitscope.sae.watch import MEMORY, Watch, look
+from vitscope.sae.step import EarlyStop
+from vitscope.sae.threshold import (
+    evaluate_held_out,
+    fit_threshold,
+    fit_with_interval,
+    running_threshold,
+)
+from vitscope.sae.training import TrainingJob, train_sae, train_saes
 from vitscope.tokens.sampling import HeldOut
 
 SETTINGS = SaeSettings(
@@ -56,16 +61,16 @@ def test_held_out_figures_are_those_of_the_finished_sae(
     assert (info["held_out"], info["threshold_images"]) == ("images", 400)
     low, high = float(info["threshold_low"]), float(info["threshold_high"])
     assert low < sae.threshold < high
-    # the last look: the same SAE at the running θ, which is near the fitted one
+    # the last evaluation: the same SAE at the running θ, which is near the fitted one
     last = written[-1]
     theta = last["running_threshold"] / float(info["input_scale"])
-    there = look(replace(sae, threshold=theta), source.apart[:300])
+    there = evaluate_held_out(replace(sae, threshold=theta), source.apart[:300])
     assert last["held_out_fvu"] == pytest.approx(there.fvu, rel=1e-4)
     assert last["held_out_l0"] == pytest.approx(there.l0, rel=1e-3)
     assert theta == pytest.approx(sae.threshold, rel=0.25)
 
 
-def test_looking_changes_no_weight(source: TensorSource) -> None:
+def test_evaluating_changes_no_weight(source: TensorSource) -> None:
     often, never = (
         train_sae(source, SETTINGS.model_copy(update={"evaluate_every": every}), seed=0).sae
         for every in (3, 0)
@@ -78,9 +83,9 @@ def test_an_identity_has_fvu_0_and_a_constant_1() -> None:
     x = torch.rand(50, 6) + 1
     eye, zero = torch.eye(6), torch.zeros(6)
     identity = SparseAutoencoder(eye, zero, eye, zero, 0.0, 6)
-    assert look(identity, x).fvu == pytest.approx(0, abs=1e-12)
+    assert evaluate_held_out(identity, x).fvu == pytest.approx(0, abs=1e-12)
     constant = SparseAutoencoder(eye, zero - 1e3, eye, x.mean(0), 0.0, 6)
-    found = look(constant, x)
+    found = evaluate_held_out(constant, x)
     assert found.fvu == pytest.approx(1, rel=1e-6)
     assert (found.l0, found.silent_share, found.n_tokens) == (0, 1, 50)
 
@@ -122,12 +127,13 @@ def test_one_image_has_no_interval() -> None:
     assert fit.value == fit_threshold(one_feature_sae(4), held.tokens)
 
 
-def test_running_threshold_and_looks() -> None:
-    watch = Watch().after_batch(2.0).after_batch(3.0)
-    assert watch.threshold == pytest.approx(MEMORY * 2 + (1 - MEMORY) * 3)
-    watch = watch.after_look(0.5).after_look(0.6).after_look(0.5)
-    assert (watch.best, watch.looks_since) == (0.5, 2)
-    assert watch.after_look(0.4).looks_since == 0
+def test_running_threshold_and_early_stop() -> None:
+    first = running_threshold(None, 2.0)
+    assert first == 2
+    assert running_threshold(first, 3.0) == pytest.approx(0.9 * 2 + 0.1 * 3)
+    stop = EarlyStop().after(0.5).after(0.6).after(0.5)
+    assert (stop.best, stop.n_since_best) == (0.5, 2)
+    assert stop.after(0.4).n_since_best == 0
 
 
 def test_early_stop_falls_to_zero_first_and_resumes(source: TensorSource, tmp_path: Path) -> None:
@@ -142,7 +148,8 @@ def test_early_stop_falls_to_zero_first_and_resumes(source: TensorSource, tmp_pa
         b["step"] for a, b in pairwise(looked)
         if b["held_out_fvu"] >= a["held_out_fvu"]
     )  # fmt: skip
-    end = end_after_fall(settings, first_worse, 400)
+    plan = plan_training(settings, source, seed=0, fingerprint="")
+    end = plan.end_after_fall(first_worse)
     assert whole.n_steps == end == first_worse + 80 < 400
     assert written[-1]["step"] == end
     assert written[-1]["learning_rate"] == pytest.approx(settings.learning_rate / 80)
@@ -151,7 +158,7 @@ def test_early_stop_falls_to_zero_first_and_resumes(source: TensorSource, tmp_pa
     assert again.resumed_from == end
     assert again.tokens_per_second != again.tokens_per_second
     assert torch.equal(again.sae.w_enc, whole.sae.w_enc)
-    assert learning_rate(settings, end - 1, 400, end) == written[-1]["learning_rate"]
+    assert plan.learning_rate(end - 1, end) == written[-1]["learning_rate"]
 
 
 class Spoiled(TensorSource):
@@ -195,7 +202,8 @@ def jobs(folder: Path) -> list[TrainingJob]:
         TrainingJob(
             SETTINGS.model_copy(update=update),
             seed,
-            Keeping(folder / f"{number}.safetensors", folder / f"{number}.jsonl"),
+            folder / f"{number}.safetensors",
+            folder / f"{number}.jsonl",
         )
         for number, (seed, update) in enumerate(changed)
     ]

@@ -19,11 +19,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from vitscope.sae.kernels.device_step import DeviceStep
 from vitscope.sae.plan import plan_training
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.source import TensorSource
-from vitscope.sae.state import new_state
+from vitscope.sae.step import new_state, take_step
 
 WIDTH, BATCH = 768, 64
 POINTERS = {
@@ -59,21 +58,21 @@ def type_of(value: Any) -> str:
     return "fp32" if isinstance(value, float) else "i32"
 
 
-def recorded(dtype: torch.dtype, dead_after: int) -> list[Launch]:
-    """Launches of one step, with the auxiliary loss where ``dead_after`` is short."""
+def recorded(dead_after: int) -> list[Launch]:
+    """Launches of two steps, with the auxiliary loss where ``dead_after`` is short."""
     launches: list[Launch] = []
     settings = SaeSettings(expansion=1, k=3, batch_size=BATCH, dead_after_tokens=dead_after)
     x = torch.randn(BATCH, WIDTH)
     plan = plan_training(settings, TensorSource(x), seed=0, fingerprint="")
-    state = new_state(random_parameters(WIDTH, WIDTH, seed=0, dtype=torch.float32))
-    step = DeviceStep(state, plan, BATCH, dtype)
+    state = new_state(random_parameters(WIDTH, WIDTH, seed=0, dtype=torch.float32), "triton")
     JITFunction.__getitem__ = recorder(launches)
-    step.take(x, 1e-3)
+    for _ in range(2):
+        take_step(state, x, plan, 1e-3)
     return launches
 
 
 def main(capabilities: list[int]) -> None:
-    found = [launch for case in CASES for launch in recorded(*case)]
+    found = [launch for case in CASES for launch in recorded(case)]
     done = set[str]()
     for kernel, types, constants, num_warps in found:
         key = f"{kernel.__name__} {types} {constants} {num_warps}"
@@ -93,8 +92,8 @@ def main(capabilities: list[int]) -> None:
             sys.stdout.write(line)
 
 
-CASES = [(torch.bfloat16, 1), (torch.float32, 10**9)]
-"""Rounded encoder and revival; neither."""
+CASES = [1, 10**9]
+"""Tokens after which features are dead: with the auxiliary loss, and without."""
 
 if __name__ == "__main__":
     main([int(argument) for argument in sys.argv[1:]] or [80, 90])

@@ -4,8 +4,8 @@ from tests.sae.dense_sae import dense_top_k, random_parameters
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.sae.autograd import batch_topk_autoencode
-from vitscope.sae.kept_activations import KeptActivations
+from vitscope.sae.gradients import batch_topk_autoencode
+from vitscope.sae.selection import PreActivationBuffer
 
 WIDTH, FEATURES, BATCH, K = 12, 50, 37, 3
 
@@ -35,10 +35,10 @@ def dense(x: Tensor, w_enc: Tensor, b_enc: Tensor, w_dec: Tensor, b_dec: Tensor)
 @pytest.mark.parametrize("use", ["both", "reconstruction", "values"])
 def test_outputs_and_gradients_equal_dense_autograd(b_enc_shift: float, use: str) -> None:
     inputs, reference = leaves(1, b_enc_shift), leaves(1, b_enc_shift)
-    ours = batch_topk_autoencode(*inputs, K)
+    ours, code = batch_topk_autoencode(*inputs, K)
     x_hat, values = dense(*reference)
-    torch.testing.assert_close(ours.x_hat, x_hat, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(ours.values, values, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours, x_hat, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(code.values, values, rtol=1e-12, atol=1e-12)
 
     def loss(x: Tensor, x_hat: Tensor, values: Tensor) -> Tensor:
         # uneven in every entry; x and b_dec get gradients of other origin too
@@ -49,7 +49,7 @@ def test_outputs_and_gradients_equal_dense_autograd(b_enc_shift: float, use: str
         }
         return sum(terms.values()) if use == "both" else terms[use]  # type: ignore[return-value]
 
-    loss(inputs[0], ours.x_hat, ours.values).backward()
+    loss(inputs[0], ours, code.values).backward()
     loss(reference[0], x_hat, values).backward()
     names = ("x", "w_enc", "b_enc", "w_dec", "b_dec")
     for name, mine, theirs in zip(names, inputs, reference, strict=True):
@@ -60,14 +60,15 @@ def test_outputs_and_gradients_equal_dense_autograd(b_enc_shift: float, use: str
 
 
 def test_a_buffer_used_again_changes_nothing() -> None:
-    kept = KeptActivations(BATCH, FEATURES, like=torch.empty(0, dtype=torch.float64))
+    kept = PreActivationBuffer(BATCH, FEATURES, like=torch.empty(0, dtype=torch.float64))
     for seed in range(3):
         fresh, reused = leaves(seed), leaves(seed)
-        first, second = batch_topk_autoencode(*fresh, K), batch_topk_autoencode(*reused, K, kept)
+        first, of_first = batch_topk_autoencode(*fresh, K)
+        second, of_second = batch_topk_autoencode(*reused, K, kept)
         batch_topk_autoencode(*leaves(seed + 10), K, kept)  # between forward and backward
-        assert torch.equal(first.features, second.features)
-        first.x_hat.square().sum().backward()
-        second.x_hat.square().sum().backward()
+        assert torch.equal(of_first.features, of_second.features)
+        first.square().sum().backward()
+        second.square().sum().backward()
         for one, two in zip(fresh, reused, strict=True):
             assert torch.equal(one.grad, two.grad)  # type: ignore[arg-type]
 
@@ -78,6 +79,6 @@ def test_what_does_not_fit_is_refused() -> None:
         batch_topk_autoencode(x, w_enc, b_enc, w_dec.T, b_dec, K)
     with pytest.raises(SaeError, match="k is -1"):
         batch_topk_autoencode(x, w_enc, b_enc, w_dec, b_dec, -1)
-    kept = KeptActivations(3, FEATURES, like=x.detach())
-    with pytest.raises(SaeError, match=r"kept is for 3 rows"):
+    kept = PreActivationBuffer(3, FEATURES, like=x.detach())
+    with pytest.raises(SaeError, match=r"buffer is for 3 rows"):
         batch_topk_autoencode(x, w_enc, b_enc, w_dec, b_dec, K, kept)
