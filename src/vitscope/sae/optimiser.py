@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 512
 """Dictionary rows updated at a time: their gradients stay in the cache, and the calls are few."""
 
 
-class Moments(NamedTuple):
+class AdamMoments(NamedTuple):
     """A parameter with its first and second moment, or views of some rows of the three."""
 
     parameter: Tensor
@@ -38,7 +38,7 @@ class RowUpdate(Protocol):
     def __call__(
         self,
         rows: RowGradients,
-        moments: dict[str, Moments],
+        moments: dict[str, AdamMoments],
         of_b_dec: Float[Tensor, "d"],
         learning_rate: float,
         step: int,
@@ -82,11 +82,14 @@ class UnitDecoderAdam:
         self.steps = 0
         self._row_update = row_update
         self._moments = {
-            name: Moments(tensor, torch.zeros_like(tensor), torch.zeros_like(tensor))
+            name: AdamMoments(tensor, torch.zeros_like(tensor), torch.zeros_like(tensor))
             for name, tensor in parameters.named().items()
         }
         split = (
-            [Moments(*views) for views in zip(*(t.split(rows_at_once) for t in part), strict=True)]
+            [
+                AdamMoments(*views)
+                for views in zip(*(t.split(rows_at_once) for t in part), strict=True)
+            ]
             for part in (self._moments[name] for name in ("w_enc", "b_enc", "w_dec"))
         )
         self._blocks = list(zip(*split, strict=True))
@@ -123,7 +126,9 @@ class UnitDecoderAdam:
         # no activation near θ: nothing pulls at it, and it falls until something does
         part.parameter.sub_((of_log == 0) * rate)
 
-    def _adam(self, parts: list[Moments], gradients: list[Tensor], learning_rate: float) -> None:
+    def _adam(
+        self, parts: list[AdamMoments], gradients: list[Tensor], learning_rate: float
+    ) -> None:
         adam(
             [part.parameter for part in parts],
             gradients,

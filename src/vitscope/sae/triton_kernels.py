@@ -22,7 +22,7 @@ from vitscope.sae.gradients import (
     SparseRowGradients,
     SummedRowGradients,
 )
-from vitscope.sae.optimiser import BETAS, EPSILON, Moments
+from vitscope.sae.optimiser import BETAS, EPSILON, AdamMoments
 
 _FIRST_DECAY = tl.constexpr(BETAS[0])
 _SECOND_DECAY = tl.constexpr(BETAS[1])
@@ -215,7 +215,7 @@ class FusedRowUpdate:
     def __call__(
         self,
         rows: RowGradients,
-        moments: dict[str, Moments],
+        moments: dict[str, AdamMoments],
         of_b_dec: Float[Tensor, "d"],
         learning_rate: float,
         step: int,
