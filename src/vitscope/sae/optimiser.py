@@ -31,6 +31,11 @@ class AdamMoments(NamedTuple):
     exp_avg: Tensor
     exp_avg_sq: Tensor
 
+    def split(self, rows_at_once: int) -> list["AdamMoments"]:
+        """Return views of so many rows at a time."""
+        views = (tensor.split(rows_at_once) for tensor in self)
+        return [AdamMoments(*part) for part in zip(*views, strict=True)]
+
 
 class RowUpdate(Protocol):
     """Takes the whole step of the dictionary's rows at once, in place of the loop over blocks."""
@@ -141,7 +146,7 @@ class UnitDecoderAdam:
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            lr=learning_rate,
+            lr=rate,
             weight_decay=0.0,
             eps=EPSILON,
             maximize=False,
