@@ -22,14 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import ot
+from scipy.sparse import csr_array
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.emd.map_pairs import KINDS, MANY_SHAPES, Map, attention, features, whole_map_emd
 
-from vitscope.emd.sparse_maps import SparseMaps
+from vitscope.emd.pot import pot_emd
 from vitscope.emd.transport import cell_distances, emd, transport
-from vitscope.emd.transport_pot import pot_emd
 
 SPARSE_SIDES = (13, 15, 16, 18, 20, 23)
 N_SPARSE = 2_000
@@ -78,10 +78,11 @@ def rivals(batch: Batch, n: int) -> tuple[Callable[[], list[float]], Callable[[]
 def compare(name: str, batch: Batch, n_rival: int, sparse: bool) -> tuple[float, float, float]:
     """Print a row; return µs per pair of the two rivals and of vitscope."""
     whole, cancelled = rivals(batch, n_rival)
-    ours = tuple(SparseMaps.from_dense(m) for m in batch) if sparse else batch
-    solved = transport(*ours)
+    ours = tuple(csr_array(m.reshape(len(m), -1)) for m in batch) if sparse else batch
+    grid = batch[0].shape[1:]
+    solved = transport(*ours, grid=grid)
     gap = float(np.abs(solved.distances[:n_rival] - whole()).max())
-    works: list[Work] = [whole, cancelled, lambda: emd(*ours)]
+    works: list[Work] = [whole, cancelled, lambda: emd(*ours, grid=grid)]
     if sparse:
         works.append(lambda: emd(*batch))
     seconds = best(works, time.process_time)
@@ -116,10 +117,10 @@ def threads() -> None:
     # where others keep the cores busy, CPU time alone says whether threads get in each other's way
     print(f"\n{'wall time, µs a pair':<22}{'1 thread':>10}{'2 threads':>11}{'×':>9}{'CPU':>7}")
     dense, sparse = attention_maps(15, 0.97, 2_000), feature_maps(18)
-    many = tuple(SparseMaps.from_dense(np.tile(m, (20, 1, 1))) for m in sparse)
+    many = tuple(csr_array(np.tile(m.reshape(len(m), -1), (20, 1))) for m in sparse)
     for name, batch in (("dense 15×15, ρ 0.97", dense), ("sparse 18×18", many)):
-        works: list[Work] = [lambda w=w, b=batch: emd(*b, workers=w) for w in (1, 2)]
-        one, two = (s / len(batch[0]) * 1e6 for s in best(works, time.perf_counter))
+        works: list[Work] = [lambda w=w, b=batch: emd(*b, grid=(18, 18), workers=w) for w in (1, 2)]
+        one, two = (s / batch[0].shape[0] * 1e6 for s in best(works, time.perf_counter))
         alone, together = best(works, time.process_time)
         print(f"{name:<22}{one:>10.2f}{two:>11.2f}{one / two:>9.2f}{together / alone:>7.2f}")
 

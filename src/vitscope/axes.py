@@ -15,8 +15,13 @@ k      exemplars per feature (k_CDS), or sparsity K where said
 =====  =====================================================================
 """
 
+import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
+
+Reals = NDArray[np.float64]
+"""An array of float64; its shape is said where it stands."""
 
 ImageBatch = UInt8[Tensor, "B 3 H W"]
 """Decoded RGB images, one byte a channel, before the backbone's normalisation."""
@@ -39,6 +44,7 @@ __all__ = [
     "PatchAttention",
     "PatchTokens",
     "PrefixTokens",
+    "Reals",
     "Rows",
     "TokenMask",
     "UInt8",

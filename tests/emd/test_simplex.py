@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from tests.emd.map_pairs import KINDS, Map, attention
 
-from vitscope.emd import transport_pot
-from vitscope.emd.simplex import Basis
-from vitscope.emd.simplex_start import Arcs, Problem
+from vitscope.emd import pot
+from vitscope.emd.simplex import Arcs, Basis, Problem
 from vitscope.emd.transport import transport
 
 
 def interpreted(name: str) -> Any:
     """Return a module of compiled functions as plain Python, which starts at once."""
-    path = Path(transport_pot.__file__).with_name(f"{name}.py")
+    path = Path(pot.__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"interpreted_{name}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -30,7 +29,7 @@ def interpreted(name: str) -> Any:
     return module
 
 
-start, simplex = interpreted("simplex_start"), interpreted("simplex")
+simplex = interpreted("simplex")
 
 PIVOTS = 10_000
 
@@ -38,7 +37,7 @@ PIVOTS = 10_000
 def problem(cost: Map, supply: NDArray[np.int64], demand: NDArray[np.int64]) -> Problem:
     """Perturbed as the solver needs it: each source a unit more, all of them for the last sink."""
     m, n = cost.shape
-    made = start.problem_of(m, n, m * n)
+    made = simplex.problem_of(m, n, m * n)
     made.cost[:] = np.rint(cost * 2.0**43).ravel() / 2.0**43
     made.supply[:] = supply * 1024 + 1
     made.demand[:] = demand * 1024
@@ -57,8 +56,8 @@ def random_problem(random: np.random.Generator, m: int, n: int, most: int) -> Pr
 
 def planted(posed: Problem) -> tuple[Basis, Arcs]:
     m, n = len(posed.supply), len(posed.demand)
-    arcs, tree = start.arcs_of(m, n, m * n), simplex.basis_of(m + n)
-    start.greedy_plan(posed, arcs, m, n, float(posed.cost.max()) + 1)
+    arcs, tree = simplex.arcs_of(m, n, m * n), simplex.basis_of(m + n)
+    simplex.greedy_plan(posed, arcs, m, n, float(posed.cost.max()) + 1)
     simplex.plant(tree, posed, arcs, m, n)
     return tree, arcs
 
@@ -188,7 +187,7 @@ def test_short_arcs_of_far_out_cells_go_first() -> None:
     posed = random_problem(np.random.default_rng(4), 12, 9, 50)
     cost = posed.cost.reshape(12, 9)
     means = (cost @ posed.demand_share)[:, None] + posed.supply_share @ cost
-    first = np.unravel_index((cost - start.PERIPHERY * means).argmin(), cost.shape)
+    first = np.unravel_index((cost - simplex.PERIPHERY * means).argmin(), cost.shape)
     _, arcs = planted(posed)
     assert (arcs.source[0], arcs.sink[0]) == first
 

@@ -21,7 +21,7 @@ from tests.emd.map_pairs import (
     whole_map_emd,
 )
 
-from vitscope.emd import transport, transport_pot
+from vitscope.emd import pot, transport
 from vitscope.emd.transport import cell_distances, emd
 from vitscope.errors import TransportError
 
@@ -172,7 +172,7 @@ def test_shapes_must_agree() -> None:
 
 def test_an_unfinished_simplex_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "PIVOTS_PER_NODE", 0)
-    monkeypatch.setattr(transport_pot, "MAX_PIVOTS", 1)
+    monkeypatch.setattr(pot, "MAX_PIVOTS", 1)
     a, b = np.random.default_rng(5).random((2, 6, 6))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

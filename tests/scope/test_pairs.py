@@ -9,10 +9,15 @@ import torch
 from tests.emd.map_pairs import whole_map_emd
 from tests.scope.toy_dictionary import random_pairs, slow_code, toy_sae
 
-from vitscope.emd.sparse_maps import SparseMaps
-from vitscope.scope.pair_maps import PairMaps
-from vitscope.scope.pairs import PairScores, feature_maps, score_maps
-from vitscope.scope.scoring import Wanted, ordered_pairs, score_stream, wanted_by_image
+from vitscope.scope.exemplars import Wanted, wanted_by_image
+from vitscope.scope.pairs import (
+    PairMaps,
+    PairScores,
+    feature_maps,
+    ordered_pairs,
+    score_maps,
+    score_stream,
+)
 from vitscope.scope.views import Overlap
 
 GRID, WIDTH, FEATURES = 5, 6, 10
@@ -60,7 +65,7 @@ def sparse_maps(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pair_maps(first: np.ndarray, second: np.ndarray) -> PairMaps:
-    return PairMaps(SparseMaps.from_dense(first), SparseMaps.from_dense(second))
+    return PairMaps.of(first, second)
 
 
 KEYS = [(feature, f"photo-{feature % 3}.jpg") for feature in range(9)]
@@ -206,7 +211,10 @@ def test_the_cross_null_is_the_distance_to_the_next_exemplars_second_view() -> N
     found, maps = score_stream(SAE, batches, wanted, OVERLAP, null_draws=0, seed=0, workers=1)
     pairs = ordered_pairs(found, maps)
     order = np.lexsort((found.rank, found.feature))
-    first, second = (view.dense()[order] for view in (maps.first, maps.second))
+    side = maps.side
+    first, second = (
+        view.toarray().reshape(-1, side, side)[order] for view in (maps.first, maps.second)
+    )
     seen = 0
     for feature in range(FEATURES):
         rows = [r for r in np.flatnonzero(pairs.feature == feature) if pairs.kept[r]]

@@ -10,9 +10,8 @@ from pytest import MonkeyPatch
 from torch import Tensor
 
 from vitscope.backbones.planted.attention import WrittenAttention
-from vitscope.emd.sparse_maps import SparseMaps
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.scope import instability, pairs, scoring
+from vitscope.scope import instability, pairs
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.exemplars import TopImages
 from vitscope.scope.outliers import OutlierThreshold
@@ -29,13 +28,13 @@ def _first_off_by_one_row(patch: MonkeyPatch) -> None:
 
 
 def _second_view_transposed(patch: MonkeyPatch) -> None:
-    honest_maps = scoring.feature_maps
+    honest_maps = pairs.feature_maps
 
     def maps(*arguments: Any) -> Any:
         first, second = honest_maps(*arguments)
         return first, second.swapaxes(1, 2)
 
-    patch.setattr(scoring, "feature_maps", maps)
+    patch.setattr(pairs, "feature_maps", maps)
 
 
 def _both_views_transposed(patch: MonkeyPatch) -> None:
@@ -50,8 +49,8 @@ def _mass_not_normalised(patch: MonkeyPatch) -> None:
     honest_emd = pairs.emd
 
     def unscaled(a: Any, b: Any, **options: Any) -> Any:
-        dense = a.dense() if isinstance(a, SparseMaps) else a
-        return honest_emd(a, b, **options) * dense.sum((1, 2))
+        # a sparse batch is [N, H·W]
+        return honest_emd(a, b, **options) * a.sum(1 if a.ndim == 2 else (1, 2))
 
     for module in (pairs, instability):
         patch.setattr(module, "emd", unscaled)

@@ -22,7 +22,7 @@ from typing import IO, Any
 WANTED = (
     "vitscope.cli",
     "vitscope.pipeline",
-    "vitscope.emd.transport_batch",
+    "vitscope.emd.batch",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "ot",

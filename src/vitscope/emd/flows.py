@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from vitscope.emd.sparse_maps import as_array
-from vitscope.emd.transport_pot import MAX_PIVOTS, cell_distances, moving_mass
+from vitscope.axes import Reals
+from vitscope.emd.pot import cell_distances, moving_mass, pot_plan
+from vitscope.emd.transport import as_array
 from vitscope.errors import TransportError
 
 
@@ -27,7 +28,7 @@ class Flow:
 
     source: NDArray[np.int64]
     target: NDArray[np.int64]
-    mass: NDArray[np.float64]
+    mass: Reals
     stays: float
     emd: float
 
@@ -59,7 +60,7 @@ def optimal_flow(a: ArrayLike | Tensor, b: ArrayLike | Tensor) -> Flow | None:
         none = np.zeros((0, 2), np.int64)
         return Flow(none, none, np.zeros(0), 1.0, 0.0)
     distances = cell_distances(*first.shape)[np.ix_(sources, targets)]
-    plan = share * _plan(leaves[sources], arrives[targets], distances)
+    plan = share * pot_plan(leaves[sources], arrives[targets], distances)
     rows, columns = np.nonzero(plan)
     order = np.argsort(-plan[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
@@ -70,20 +71,6 @@ def optimal_flow(a: ArrayLike | Tensor, b: ArrayLike | Tensor) -> Flow | None:
         stays=1.0 - share,
         emd=float((plan * distances).sum()),
     )
-
-
-def _plan(
-    supply: NDArray[np.float64], demand: NDArray[np.float64], distances: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    import ot  # noqa: PLC0415  seconds of imports, for pictures of single pairs
-
-    # what rounding left between the two sums would make the problem infeasible
-    plan, log = ot.emd(
-        supply / supply.sum(), demand / demand.sum(), distances, numItermax=MAX_PIVOTS, log=True
-    )
-    if log["warning"] is not None:
-        raise TransportError(f"the network simplex gave up: {log['warning']}")
-    return np.asarray(plan)
 
 
 def _cells(flat: NDArray[np.int64], width: int) -> NDArray[np.int64]:

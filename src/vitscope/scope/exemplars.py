@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64
+from numpy.typing import NDArray
 from torch import Tensor
+
+from vitscope.draws import generator
 
 NO_IMAGE = -1
 
 _INDEX_BITS = 32
 _LAST_INDEX = (1 << _INDEX_BITS) - 1
 
-CODES_AT_ONCE = 1 << 26
+MOST_DENSE_CODES = 1 << 26
 """Codes of so many (token, feature) pairs are held at a time: 256 MB, whatever the dictionary."""
 
 
@@ -72,10 +76,46 @@ class TopImages:
 
 
 def codes_that_fit(n_images: int, n_tokens: int, n_features: int) -> Iterator[slice]:
-    """Yield slices of a batch of images whose dense codes fit ``CODES_AT_ONCE`` (one at least)."""
-    n = max(CODES_AT_ONCE // (n_tokens * n_features), 1)
+    """Yield slices of a batch, one image at least, whose codes fit ``MOST_DENSE_CODES``."""
+    n = max(MOST_DENSE_CODES // (n_tokens * n_features), 1)
     for start in range(0, n_images, n):
         yield slice(start, min(start + n, n_images))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of one exemplar image.
+
+    Attributes:
+        features: features that have it among their exemplars, ascending, [F].
+        ranks: its rank among each feature's exemplars, [F].
+    """
+
+    features: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+
+def sampled_features(feature: NDArray[np.int64], n: int | None, seed: int) -> NDArray[np.int64]:
+    """Return ``n`` of the distinct features drawn at random, ascending; all of them for None."""
+    every = np.unique(feature)
+    if n is None or n >= every.size:
+        return every
+    return np.sort(generator(seed, "sample-features").choice(every, n, replace=False))
+
+
+def wanted_by_image(
+    feature: NDArray[np.int64], rank: NDArray[np.int64], image: NDArray[np.int64]
+) -> dict[int, Wanted]:
+    """Group exemplar rows by image; images ascending."""
+    if feature.size == 0:  # np.split would still return one group
+        return {}
+    order = np.lexsort((feature, image))
+    images, starts = np.unique(image[order], return_index=True)
+    groups = np.split(order, starts[1:])
+    return {
+        int(index): Wanted(feature[rows], rank[rows])
+        for index, rows in zip(images, groups, strict=True)
+    }
 
 
 def _entries(activation: Tensor, image: Tensor) -> Tensor:

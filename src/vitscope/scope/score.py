@@ -18,10 +18,9 @@ from vitscope.progress import track
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits
 from vitscope.scope.cds import Column, FeatureScores, summarise_pairs
-from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
-from vitscope.scope.pairs import PairScores
+from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit, wanted_by_image
+from vitscope.scope.pairs import PairScores, ordered_pairs, score_stream
 from vitscope.scope.partition import Partition, partition_features
-from vitscope.scope.scoring import ordered_pairs, score_stream, wanted_by_image
 from vitscope.scope.settings import Missing
 from vitscope.scope.views import Overlap, plain_view, shifted_views
 from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images

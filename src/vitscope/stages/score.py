@@ -11,15 +11,8 @@ from torch import Tensor
 
 from vitscope.images.loading import worker_count
 from vitscope.images.sources import ImageRef
-from vitscope.scope.pair_maps import PairMaps
-from vitscope.scope.pairs import PairScores
-from vitscope.scope.scoring import (
-    Wanted,
-    ordered_pairs,
-    sampled_features,
-    score_stream,
-    wanted_by_image,
-)
+from vitscope.scope.exemplars import Wanted, sampled_features, wanted_by_image
+from vitscope.scope.pairs import PairMaps, PairScores, ordered_pairs, score_stream
 from vitscope.scope.views import Overlap
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome

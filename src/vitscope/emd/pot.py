@@ -3,18 +3,16 @@
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vitscope.axes import Reals
 from vitscope.errors import TransportError
-
-Map = NDArray[np.float64]
 
 MAX_PIVOTS = 10_000_000
 """Far above what any grid needs; reaching it is an error, never a silent answer."""
 
 
 @lru_cache(maxsize=64)
-def cell_distances(height: int, width: int) -> Map:
+def cell_distances(height: int, width: int) -> Reals:
     """Return Euclidean distances [H·W, H·W] between patch centres, in patches."""
     rows, columns = np.divmod(np.arange(height * width), width)
     distances = np.hypot(rows[:, None] - rows, columns[:, None] - columns)
@@ -22,7 +20,7 @@ def cell_distances(height: int, width: int) -> Map:
     return distances
 
 
-def moving_mass(a: Map, b: Map) -> tuple[Map, Map] | None:
+def moving_mass(a: Reals, b: Reals) -> tuple[Reals, Reals] | None:
     """Return what of two maps [P], each normalised to sum 1, is left once common mass has stayed.
 
     None where a map is empty.
@@ -37,7 +35,24 @@ def moving_mass(a: Map, b: Map) -> tuple[Map, Map] | None:
     return a - common, b - common
 
 
-def pot_emd(a: Map, b: Map, distances: Map) -> float:
+def pot_plan(supply: Reals, demand: Reals, cost: Reals) -> Reals:
+    """Return a cheapest plan [m, n], summing to 1, between masses [m] and [n] of any total.
+
+    Raises:
+        TransportError: POT did not finish.
+    """
+    import ot  # noqa: PLC0415  seconds of imports, for the few pairs that come this far
+
+    # what rounding left between the two sums would make the problem infeasible
+    plan, log = ot.emd(
+        supply / supply.sum(), demand / demand.sum(), cost, numItermax=MAX_PIVOTS, log=True
+    )
+    if log["warning"] is not None:
+        raise TransportError(f"the network simplex gave up: {log['warning']}")
+    return np.asarray(plan)
+
+
+def pot_emd(a: Reals, b: Reals, distances: Reals) -> float:
     """Return the EMD of two maps [P] in patches, NaN where one is empty.
 
     Mass that both have in a cell stays there, since the cost is a metric; POT's network simplex
@@ -62,13 +77,4 @@ def pot_emd(a: Map, b: Map, distances: Map) -> float:
     supply, demand = a[from_cells], b[to_cells]
     if from_cells.size == 1 or to_cells.size == 1:
         return float((cost * demand).sum() if from_cells.size == 1 else (cost[:, 0] * supply).sum())
-    import ot  # noqa: PLC0415  seconds of imports, for the few pairs that come this far
-
-    moved = supply.sum()
-    # what rounding left between the two sums would make the problem infeasible
-    total, log = ot.emd2(
-        supply / moved, demand / demand.sum(), cost, numItermax=MAX_PIVOTS, log=True
-    )[:2]
-    if log["warning"] is not None:
-        raise TransportError(f"the network simplex gave up: {log['warning']}")
-    return float(total) * float(moved)
+    return float((pot_plan(supply, demand, cost) * cost).sum() * supply.sum())
