@@ -131,9 +131,7 @@ class UnitDecoderAdam:
         # no activation near θ: nothing pulls at it, and it falls until something does
         part.parameter.sub_((of_log == 0) * rate)
 
-    def _adam(
-        self, parts: list[AdamMoments], gradients: list[Tensor], learning_rate: float
-    ) -> None:
+    def _adam(self, parts: list[AdamMoments], gradients: list[Tensor], rate: float) -> None:
         adam(
             [part.parameter for part in parts],
             gradients,
