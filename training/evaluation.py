@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from batches import NOT_ASKED, Batch, render_batch
 from networks import DualEncoder
+from sizes import tokenize
 from torch import Tensor
-from words import tokenize
 
 from vitscope.embedded.layout import SceneSettings
 from vitscope.embedded.vocabulary import MASK_CLASSES, PLACES, TIMES, WHEN

@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from sizes import EMBEDDING, MEAN, PATCH, STD, Size
+from sizes import EMBEDDING, MEAN, PATCH, STD, Size, text_shape
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
-from words import text_shape
 
 from vitscope.backbones.reference.text_tower import TextTower
 from vitscope.embedded.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES

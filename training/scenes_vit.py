@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,14 +20,20 @@ from typing import Any
 
 import torch
 from batches import Batch, batches
-from checkpoint import Checkpoint, load, save
+from checkpoint import Checkpoint, export, load, save
 from evaluation import evaluate, held_out
-from export import export
 from losses import dense_weight, losses
 from networks import DualEncoder
-from sizes import FINAL_RATE, LEARNING_RATE, SIZES, WARMUP_STEPS, WEIGHT_DECAY, Size
+from sizes import (
+    FINAL_RATE,
+    LEARNING_RATE,
+    SIZES,
+    WARMUP_STEPS,
+    WEIGHT_DECAY,
+    Size,
+    tokenize,
+)
 from torch import nn
-from words import tokenize
 
 from vitscope.store.atomic import write_text
 
@@ -197,7 +203,7 @@ def _decays(name: str) -> bool:
 
 
 @contextmanager
-def _only_process(path: Path) -> Iterator[None]:
+def _only_process(path: Path) -> Generator[None]:
     """Hold the run's lock; the system frees it when the process ends, however it ends."""
     from filelock import FileLock, Timeout  # noqa: PLC0415
 
@@ -214,7 +220,7 @@ def _only_process(path: Path) -> Iterator[None]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train a reference backbone on scenes.")
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoints, metrics and the export"
     )

@@ -1,6 +1,12 @@
-"""The reference networks and their recipes: what `--size` chooses."""
+"""The reference networks and their recipes: what `--size` chooses, and the words of captions."""
 
 from dataclasses import dataclass
+from functools import cache
+
+from torch import Tensor
+
+from vitscope.backbones.reference.text_tower import SPECIAL, WORD, TextShape
+from vitscope.embedded.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, TEXTURES, WHEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +53,20 @@ FINAL_RATE = 0.01
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 """Of the input's normalisation, after bytes are divided by 255."""
+
+_FRAME = "a photo of a place with objects , left of in front of"
+
+
+@cache
+def text_shape() -> TextShape:
+    """Return the text tower's sizes; its vocabulary is exactly the words that captions use."""
+    words = {*PLACES, *COUNTS, *TEXTURES, *COLOURS, *SHAPES, *WORD.findall(_FRAME)}
+    for phrase in WHEN.values():
+        words.update(phrase.split())
+    vocabulary = (*SPECIAL, *sorted(words))
+    return TextShape(TEXT_WIDTH, TEXT_DEPTH, TEXT_HEADS, MAX_TOKENS, EMBEDDING, vocabulary)
+
+
+def tokenize(captions: list[str]) -> Tensor:
+    """Return token numbers [N, longest] of captions."""
+    return text_shape().tokenize(captions)

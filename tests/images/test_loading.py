@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vitscope.errors import ImageSetError
 from vitscope.images.loading import (
-    PREFETCH_BATCHES,
+    BATCHES_AHEAD,
     THREAD_NAME,
     LoadClock,
     load_batches,
@@ -74,7 +74,7 @@ def test_prefetch_is_bounded(refs: tuple[ImageRef, ...]) -> None:
     assert begun == 0  # nothing before the first batch is asked for
     for used, _ in enumerate(batches, start=1):
         time.sleep(0.05)
-        assert begun == min(4 * (used + PREFETCH_BATCHES), 40)
+        assert begun == min(4 * (used + BATCHES_AHEAD), 40)
 
 
 def test_closing_early_leaves_no_threads_and_starts_nothing_more(
@@ -92,7 +92,7 @@ def test_closing_early_leaves_no_threads_and_starts_nothing_more(
     assert image_threads()
     batches.close()
     assert image_threads() == []
-    assert len(begun) <= 2 + 2 * PREFETCH_BATCHES
+    assert len(begun) <= 2 + 2 * BATCHES_AHEAD
 
 
 def test_ctrl_c_while_waiting_ends_at_once(refs: tuple[ImageRef, ...]) -> None:

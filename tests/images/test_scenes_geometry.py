@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vitscope.embedded.layout import (
-    BLOCK,
     CONE,
+    CUBOID,
     CYLINDER,
     ELLIPSOID,
     HALF_VIEW,
@@ -23,7 +23,7 @@ from vitscope.embedded.scene import plan_scene
 from vitscope.embedded.tracing import FAR_M, hit, normal
 from vitscope.embedded.vocabulary import MASK_CLASSES
 
-KINDS = (ELLIPSOID, BLOCK, CYLINDER, CONE)
+KINDS = (ELLIPSOID, CUBOID, CYLINDER, CONE)
 SIDE = 101
 MIDDLE = SIDE // 2
 

@@ -23,9 +23,9 @@ from vitscope.embedded.scene import plan_scene, render_scene
 from vitscope.embedded.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
 
 # by name: a checker of types does not look into the scripts' folder
-batches, losses, networks, scenes_vit, sizes, words, evaluation = (
+batches, losses, networks, scenes_vit, sizes, evaluation = (
     importlib.import_module(name)
-    for name in ("batches", "losses", "networks", "scenes_vit", "sizes", "words", "evaluation")
+    for name in ("batches", "losses", "networks", "scenes_vit", "sizes", "evaluation")
 )
 
 USUAL = ["--size", "test", "--device", "cpu", "--held-out", "16", "--evaluate-every", "24"]
@@ -79,7 +79,7 @@ def test_training_moves_every_parameter_and_lowers_the_loss() -> None:
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     totals = []
     for _ in range(40):
-        text = model.text(words.tokenize(batch.captions))
+        text = model.text(sizes.tokenize(batch.captions))
         parts = losses.losses(model(batch.images), text, model.scale(), batch)
         total = torch.stack(list(parts.values())).sum()
         optimizer.zero_grad()
@@ -181,7 +181,7 @@ def test_captions_hold_in_their_own_scene_and_are_all_known_words() -> None:
             partial_caption(plan.facts, generator("test", index)),
         ):
             assert caption.is_true_of(plan.facts)
-            tokens = words.tokenize([caption.text])
+            tokens = sizes.tokenize([caption.text])
             assert text_tower.UNKNOWN not in tokens and tokens.shape[1] < sizes.MAX_TOKENS
             captions.append(caption)
     # a full caption is specific: it hardly ever holds elsewhere
@@ -206,9 +206,9 @@ def test_relations_in_captions_are_those_of_the_picture() -> None:
 
 
 def test_words_and_their_numbers_agree() -> None:
-    vocabulary = words.text_shape().vocabulary
+    vocabulary = sizes.text_shape().vocabulary
     assert len(set(vocabulary)) == len(vocabulary)
-    row = words.tokenize(["A photo of a jetty, at noon", "zebra"])
+    row = sizes.tokenize(["A photo of a jetty, at noon", "zebra"])
     read = [vocabulary[int(i)] for i in row[0]]
     assert read == ["a", "photo", "of", "a", "jetty", ",", "at", "noon"]
     assert row[1].tolist() == [text_tower.UNKNOWN] + [text_tower.PAD] * 7
@@ -216,10 +216,10 @@ def test_words_and_their_numbers_agree() -> None:
 
 def test_padding_does_not_change_a_caption_s_row() -> None:
     torch.manual_seed(0)
-    tower = text_tower.TextTower(words.text_shape()).eval()
+    tower = text_tower.TextTower(sizes.text_shape()).eval()
     short = "a photo of a jetty"
-    alone = tower(words.tokenize([short]))
-    padded = tower(words.tokenize([short, f"{short} at night with two objects"]))
+    alone = tower(sizes.tokenize([short]))
+    padded = tower(sizes.tokenize([short, f"{short} at night with two objects"]))
     torch.testing.assert_close(alone[0], padded[0])
 
 
@@ -242,7 +242,7 @@ def test_the_export_rebuilds_the_vision_tower(tmp_path) -> None:
         ours = vision.eval()((images / 255 - mean) / std)
         theirs = trained.eval().vision(trained.normalise(images))
     torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-2)
-    assert header["text"]["vocabulary"] == list(words.text_shape().vocabulary)
+    assert header["text"]["vocabulary"] == list(sizes.text_shape().vocabulary)
     assert header["images_seen"] == 16
 
 

@@ -12,7 +12,6 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from vitscope.embedded.layout import SceneSettings
 from vitscope.embedded.scene import Scene, render_scene
 from vitscope.embedded.vocabulary import MASK_CLASSES, SURFACES
 from vitscope.errors import ConfigError
@@ -30,15 +29,7 @@ _JPEG_QUALITY = 95
 _ADE_ROOT = "ADEChallengeData2016"
 
 
-def export_scenes(
-    folder: Path,
-    n: int,
-    *,
-    seed: int,
-    side: int,
-    layout: SceneFormat,
-    settings: SceneSettings | None = None,
-) -> Path:
+def export_scenes(folder: Path, n: int, *, seed: int, side: int, layout: SceneFormat) -> Path:
     """Write scenes 0 to ``n - 1`` of the set ``seed``, square pictures of ``side`` pixels.
 
     - ``imagenet``: ``train/<place>/<place>_<index>.JPEG`` and ``val/…``; the classes are places.
@@ -66,7 +57,7 @@ def export_scenes(
     rows: list[dict[str, str]] = []
     with track("scenes", n, "images") as progress:
         for index in range(n):
-            scene = render_scene(seed, index, side, settings or SceneSettings())
+            scene = render_scene(seed, index, side)
             held_out = index % every == every - 1
             file = _WRITERS[layout](root, index, held_out, scene)
             split = "held out" if held_out else "train"

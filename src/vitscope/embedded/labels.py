@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.embedded.layout import Layout, SceneSettings, draw_things
+from vitscope.embedded.layout import SceneLayout, SceneSettings, draw_things
 from vitscope.embedded.tracing import measure_objects
 from vitscope.embedded.vocabulary import (
     COUNTS,
@@ -102,8 +102,8 @@ class Caption:
 
 
 def settle(
-    layout: Layout, rng: np.random.Generator, settings: SceneSettings
-) -> tuple[Layout, Sighting]:
+    layout: SceneLayout, rng: np.random.Generator, settings: SceneSettings
+) -> tuple[SceneLayout, Sighting]:
     """Take out hidden objects and re-draw the rest until every label has one clear answer."""
     wanted = max(len(layout.things), MIN_OBJECTS)
     for attempt in range(_MAX_DRAWS):
@@ -117,7 +117,7 @@ def settle(
     raise AssertionError("no clear scene in 60 draws")
 
 
-def _without_hidden(layout: Layout) -> tuple[Layout, Sighting]:
+def _without_hidden(layout: SceneLayout) -> tuple[SceneLayout, Sighting]:
     seen = _sight(layout)
     while len(layout.things) and seen.area.min() < MIN_AREA:
         # one at a time: without the smallest, others may show enough
@@ -128,7 +128,7 @@ def _without_hidden(layout: Layout) -> tuple[Layout, Sighting]:
     return layout, seen
 
 
-def _sight(layout: Layout) -> Sighting:
+def _sight(layout: SceneLayout) -> Sighting:
     area, across, nearest = measure_objects(layout.world(), REFERENCE_SIDE)
     return Sighting(area / REFERENCE_SIDE**2, across / REFERENCE_SIDE, nearest)
 
@@ -145,7 +145,7 @@ def _is_clear(seen: Sighting) -> bool:
     )
 
 
-def scene_labels(layout: Layout, seen: Sighting) -> dict[str, str]:
+def scene_labels(layout: SceneLayout, seen: Sighting) -> dict[str, str]:
     """Return label -> class of a settled layout, in the order of ``vocabulary.LABEL_CLASSES``.
 
     Left-most is the object whose mask's centroid is, nearest the one that begins nearest the
@@ -178,7 +178,7 @@ def label_indices(labels: dict[str, str]) -> dict[str, int]:
     return {name: LABEL_CLASSES[name].index(word) for name, word in labels.items()}
 
 
-def scene_facts(layout: Layout, seen: Sighting, labels: dict[str, str]) -> SceneFacts:
+def scene_facts(layout: SceneLayout, seen: Sighting, labels: dict[str, str]) -> SceneFacts:
     """Return what is true of a settled layout."""
     facts = [(thing.texture, thing.colour, thing.shape) for thing in layout.things]
     relations: set[Relation] = set()

@@ -7,11 +7,11 @@ that a histogram of colours says little about it.
 import colorsys
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vitscope.embedded.vocabulary import (
     BACKDROPS,
@@ -36,7 +36,7 @@ Triple = tuple[float, float, float]
 HALF_VIEW = math.tan(math.radians(31))
 """Tangent of half the camera's field of view, across and down."""
 
-ELLIPSOID, BLOCK, CYLINDER, CONE = range(4)
+ELLIPSOID, CUBOID, CYLINDER, CONE = range(4)
 """Kinds of solids; the vertical axis of the last two is ``y``, the cone's apex is on top."""
 
 PAINTS = {
@@ -62,9 +62,6 @@ _FEWER_OBJECTS = 0.95
 class SceneSettings(Settings):
     """How full, how large and how noisy scenes are."""
 
-    min_objects: int = Field(default=MIN_OBJECTS, ge=MIN_OBJECTS, le=MAX_OBJECTS)
-    """Fewest objects that a scene is drawn with."""
-
     max_objects: int = Field(default=MAX_OBJECTS, ge=MIN_OBJECTS, le=MAX_OBJECTS)
     """Most objects; hidden ones are taken out, so crowded scenes end with fewer."""
 
@@ -73,14 +70,6 @@ class SceneSettings(Settings):
 
     noise: float = Field(default=1.0, ge=0)
     """Strength of the camera's noise, relative to the set's own."""
-
-    @model_validator(mode="after")
-    def _order(self) -> Self:
-        if self.min_objects > self.max_objects:
-            raise ValueError(
-                f"min_objects {self.min_objects} exceeds max_objects {self.max_objects}"
-            )
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +104,13 @@ class Thing:
             case "ball":
                 return [row(ELLIPSOID, 0.9 * s, 0.9 * s, 0.9 * s, 0.9 * s)]
             case "box":
-                return [row(BLOCK, 0.75 * s, 0.8 * s, 0.75 * s, 0.8 * s)]
+                return [row(CUBOID, 0.75 * s, 0.8 * s, 0.75 * s, 0.8 * s)]
             case "barrel":
                 return [row(CYLINDER, s, 0.6 * s, s, 0.6 * s)]
             case "cone":
                 return [row(CONE, 1.1 * s, 0.9 * s, 1.1 * s, 0.9 * s)]
             case "table":
-                top = row(BLOCK, 1.3 * s, 1.2 * s, 0.17 * s, 0.8 * s)
+                top = row(CUBOID, 1.3 * s, 1.2 * s, 0.17 * s, 0.8 * s)
                 return [top, row(CYLINDER, 0.57 * s, 0.17 * s, 0.57 * s, 0.17 * s)]
             case _:
                 bulb = row(ELLIPSOID, 2.0 * s, 0.5 * s, 0.5 * s, 0.5 * s)
@@ -178,7 +167,7 @@ class World(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SceneLayout:
     """A scene before rendering.
 
     Attributes:
@@ -204,7 +193,7 @@ class Layout:
         return self.empty._replace(solids=_table(solids, 10), skins=skins)
 
 
-def draw_layout(rng: np.random.Generator, settings: SceneSettings) -> Layout:
+def draw_layout(rng: np.random.Generator, settings: SceneSettings) -> SceneLayout:
     """Draw a scene; objects may still hide each other (`labels.settle` takes those out)."""
     uniform = rng.uniform
     kinds = [int(rng.integers(len(words))) for words in (GROUNDS, BACKDROPS, TIMES)]
@@ -237,7 +226,7 @@ def draw_layout(rng: np.random.Generator, settings: SceneSettings) -> Layout:
     )
     reach = (min(back - 1.0, 8.0), half_width if indoors else math.inf)
     things = draw_things(rng, n, yaw, reach, settings.object_scale)
-    return Layout(ground, backdrop, time, yaw, reach, empty, things)
+    return SceneLayout(ground, backdrop, time, yaw, reach, empty, things)
 
 
 def draw_things(
@@ -271,8 +260,8 @@ def _thing(rng: np.random.Generator, x: float, z: float, size: float) -> Thing:
 
 
 def _n_objects(rng: np.random.Generator, settings: SceneSettings) -> int:
-    counts = np.arange(settings.min_objects, settings.max_objects + 1)
-    weights = _FEWER_OBJECTS ** (counts - settings.min_objects)
+    counts = np.arange(MIN_OBJECTS, settings.max_objects + 1)
+    weights = _FEWER_OBJECTS ** (counts - MIN_OBJECTS)
     return int(rng.choice(counts, p=weights / weights.sum()))
 
 

@@ -21,7 +21,7 @@ from vitscope.embedded.labels import (
     scene_labels,
     settle,
 )
-from vitscope.embedded.layout import Layout, SceneSettings, draw_layout
+from vitscope.embedded.layout import SceneLayout, SceneSettings, draw_layout
 from vitscope.embedded.rendering import render
 from vitscope.embedded.vocabulary import PLACE_OF
 
@@ -36,7 +36,7 @@ _DEFAULT = SceneSettings()
 class ScenePlan:
     """A scene before any pixel: the same at every resolution."""
 
-    layout: Layout
+    layout: SceneLayout
     seen: Sighting
     labels: dict[str, str]
     facts: SceneFacts

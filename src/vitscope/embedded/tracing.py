@@ -11,8 +11,8 @@ import numpy as np
 
 from vitscope.compiled import compiled, compiled_entry
 from vitscope.embedded.layout import (
-    BLOCK,
     CONE,
+    CUBOID,
     CYLINDER,
     ELLIPSOID,
     HALF_VIEW,
@@ -69,7 +69,7 @@ def _ellipsoid(e: Triple, f: Triple, near: float) -> float:
 
 
 @compiled
-def _block(e: Triple, f: Triple, near: float) -> float:
+def _cuboid(e: Triple, f: Triple, near: float) -> float:
     # inside between the last entry and the first exit of the three pairs of parallel planes
     enter, leave = -math.inf, math.inf
     for i in range(3):
@@ -145,8 +145,8 @@ def hit(s: Numbers, origin: Triple, ray: Triple, near: float) -> float:
     kind = int(s[0])
     if kind == ELLIPSOID:
         return _ellipsoid(e, f, near)
-    if kind == BLOCK:
-        return _block(e, f, near)
+    if kind == CUBOID:
+        return _cuboid(e, f, near)
     if kind == CYLINDER:
         return _cylinder(e, f, near)
     return _cone(e, f, near)
@@ -158,7 +158,7 @@ def normal(s: Numbers, point: Triple) -> Triple:
     u, v, w = own_coordinates(s, point)
     kind = int(s[0])
     nu, nv, nw = u, v, w
-    if kind == BLOCK:
+    if kind == CUBOID:
         au, av, aw = abs(u), abs(v), abs(w)
         nu = math.copysign(1.0, u) if au >= av and au >= aw else 0.0
         nv = math.copysign(1.0, v) if av > au and av >= aw else 0.0

@@ -13,9 +13,9 @@ from vitscope.errors import ImageSetError
 from vitscope.images.decode import decode_labelled, opened_raw
 from vitscope.images.listing import listing_checksum, natural_key, read_lines
 
-ROOT = "ADEChallengeData2016"
-N_CLASSES = 150
-NAMES = "objectInfo150.txt"
+_ROOT = "ADEChallengeData2016"
+_N_CLASSES = 150
+_NAMES = "objectInfo150.txt"
 
 AdeSplit = Literal["training", "validation"]
 
@@ -79,8 +79,8 @@ def read_ade20k(root: Path, split: AdeSplit) -> MaskedImages:
         ImageSetError: a folder or an annotation is missing, or a mask has another size than its
             image.
     """
-    if (root / ROOT).is_dir():
-        root = root / ROOT
+    if (root / _ROOT).is_dir():
+        root = root / _ROOT
     pictures, masks = _stems(root / "images" / split), _stems(root / "annotations" / split)
     lonely = sorted(set(pictures) ^ set(masks), key=natural_key)
     if lonely:
@@ -98,14 +98,14 @@ def read_ade20k(root: Path, split: AdeSplit) -> MaskedImages:
         ids=stems,
         images=tuple(pictures[stem] for stem in stems),
         masks=tuple(masks[stem] for stem in stems),
-        classes=_class_names(root / NAMES),
+        classes=_class_names(root / _NAMES),
     )
 
 
 def _stems(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ImageSetError(
-            f"{folder} does not exist; {ROOT} has images/ and annotations/, each with training/ "
+            f"{folder} does not exist; {_ROOT} has images/ and annotations/, each with training/ "
             "and validation/"
         )
     files = [path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png")]
@@ -131,14 +131,14 @@ def _read_mask(path: Path) -> NDArray[np.int64]:
         if picture.mode not in _PLAIN_MODES:
             raise ImageSetError(
                 f"{path} is a {picture.mode} picture; a mask has one number per pixel "
-                f"(the colour-coded masks of the full ADE20K are not {ROOT})"
+                f"(the colour-coded masks of the full ADE20K are not {_ROOT})"
             )
         return np.asarray(picture).astype(np.int64)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
-        return tuple(f"class {number}" for number in range(1, N_CLASSES + 1))
+        return tuple(f"class {number}" for number in range(1, _N_CLASSES + 1))
     rows = [line.split("\t") for line in read_lines(path)[1:] if line]
     names = tuple(row[-1].strip() for row in rows)
     if [row[0].strip() for row in rows] != [str(i) for i in range(1, len(rows) + 1)]:

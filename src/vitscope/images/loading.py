@@ -28,7 +28,7 @@ THREAD_NAME = "vitscope-images"
 _MAX_ASPECT = 64
 """A longer strip is cut to this aspect ratio first: resized whole, it could fill the memory."""
 
-PREFETCH_BATCHES = 2
+BATCHES_AHEAD = 2
 """Batches in preparation while one is used: three in memory in all."""
 
 
@@ -176,7 +176,7 @@ def load_batches(
         return prepared, time.perf_counter() - started
 
     with closing(
-        ordered_map(load, refs, workers=workers, ahead=PREFETCH_BATCHES * batch_size)
+        ordered_map(load, refs, workers=workers, ahead=BATCHES_AHEAD * batch_size)
     ) as loaded:
         for first, n in _batches([len(refs)] if parts is None else parts, batch_size):
             started = time.perf_counter()

@@ -33,14 +33,14 @@ MOST_TIME_S = 120.0
 MODULE = "vitscope.images.matlab"
 """What the child runs: this file."""
 
-Values = list[int | float | str]
+MatlabValues = list[int | float | str]
 
 
 class _NotReadableError(Exception):
     """Why not; the caller knows which file."""
 
 
-def read_matlab(path: Path, names: Sequence[str], what: str) -> tuple[Values, ...]:
+def read_matlab(path: Path, names: Sequence[str], what: str) -> tuple[MatlabValues, ...]:
     """Return the values of variables of a MATLAB 4 or 5 file, each as a flat list.
 
     Args:
@@ -78,7 +78,7 @@ def _content(path: Path) -> bytes:
         raise _NotReadableError(error.strerror or str(error)) from None
 
 
-def _ask_child(content: bytes, names: Sequence[str]) -> dict[str, Values]:
+def _ask_child(content: bytes, names: Sequence[str]) -> dict[str, MatlabValues]:
     if not sys.executable or getattr(sys, "frozen", False):
         raise _NotReadableError("that takes a Python interpreter, and this program has none beside")
     try:
@@ -152,7 +152,7 @@ def _bound_itself(limits: dict[str, int]) -> None:
             continue
 
 
-def _values(table: dict[str, Any], name: str) -> Values:
+def _values(table: dict[str, Any], name: str) -> MatlabValues:
     numpy: Any = import_module("numpy")
     variable, _, field = name.partition(".")
     found = numpy.atleast_1d(table[variable]) if variable in table else None

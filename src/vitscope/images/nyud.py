@@ -1,12 +1,11 @@
 """NYU Depth v2: the labelled ``.mat`` with its standard split, or folders of PNG pairs."""
 
 import csv
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +20,7 @@ from vitscope.images.matlab import read_matlab
 NyuSplit = Literal["train", "test"]
 DepthUnit = Literal["metres", "millimetres", "byte-of-10m"]
 
-METRES: dict[DepthUnit, float] = {
-    "metres": 1.0,
-    "millimetres": 1e-3,
-    "byte-of-10m": 10.0 / 255.0,
-}
+METRES: dict[DepthUnit, float] = {"metres": 1.0, "millimetres": 1e-3, "byte-of-10m": 10.0 / 255.0}
 """What one stored unit is in metres; ``byte-of-10m`` is 8-bit depth with 255 at ten metres."""
 
 PLAUSIBLE_MEDIAN = (0.2, 100.0)
@@ -85,9 +80,8 @@ def read_nyud_mat(path: Path, splits: Path, split: NyuSplit) -> DepthImages:
         ImageSetError: h5py is not installed, a file is missing or of another kind, it has no depth,
             its split names pictures that are not there, or depth is not in metres.
     """
-    archive = _Archive(path)
-    rows = _split_rows(splits, split)
-    n = len(archive)
+    file, lock = _open_archive(path), Lock()
+    rows, n = _split_rows(splits, split), int(file["depths"].shape[0])
     if rows.min() < 1 or rows.max() > n:
         raise ImageSetError(
             f"{splits} names picture {int(rows.max())}, but {path} holds {n}: they must belong "
@@ -95,7 +89,11 @@ def read_nyud_mat(path: Path, splits: Path, split: NyuSplit) -> DepthImages:
         )
     ids = tuple(f"{path.stem}-{row:04d}" for row in rows)
     digest = listing_checksum([path, splits], [path.name, split])
-    found = DepthImages(ids, lambda index: archive.read(int(rows[index]) - 1), digest)
+
+    def read(index: int) -> tuple[Image.Image, DepthMap]:
+        return _read_archive(path, file, lock, int(rows[index]) - 1)
+
+    found = DepthImages(ids, read, digest)
     _require_plausible(found, path, "metres")
     return found
 
@@ -132,56 +130,45 @@ def read_nyud_folder(
     return found
 
 
-@dataclass(eq=False)
-class _Archive:
-    """The HDF5 file; its arrays are transposed, as MATLAB stores columns first."""
-
-    path: Path
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        try:
-            names = sorted(self._file.keys())
-        except (RuntimeError, ValueError) as error:
-            raise ImageSetError(f"{self.path} is damaged: {error}") from None
-        for name, what in (("images", "pictures"), ("depths", "depth")):
-            if not hasattr(self._file.get(name), "shape"):
-                listed = ", ".join(n for n in names if not n.startswith("#")) or "nothing"
-                raise ImageSetError(
-                    f"{self.path} holds no {what} ('{name}'), only {listed}; use "
-                    "nyu_depth_v2_labeled.mat, or folders of PNG pairs"
-                )
-        pictures, depths = self._file["images"].shape, self._file["depths"].shape
-        if (pictures[:2], pictures[2:]) != ((*depths[:1], _COLOURS), depths[1:]):
-            raise ImageSetError(f"{self.path}: pictures and depth maps differ in size or number")
-        if len(depths) != 3 or depths[1] * depths[2] > PIL_PIXEL_LIMIT:
-            raise ImageSetError(f"{self.path}: its depth maps are of {depths}, which are no images")
-
-    @cached_property
-    def _file(self) -> Any:
-        try:
-            h5py: Any = import_module("h5py")
-        except ImportError:
-            raise ImageSetError(f"reading {self.path} needs h5py: {_INSTALL}") from None
-        try:
-            return h5py.File(self.path, "r")
-        except (OSError, RuntimeError, ValueError) as error:
+def _open_archive(path: Path) -> Any:
+    """Open the HDF5 file, its pictures and depth maps found to belong together."""
+    try:
+        h5py: Any = import_module("h5py")
+    except ImportError:
+        raise ImageSetError(f"reading {path} needs h5py: {_INSTALL}") from None
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ImageSetError(f"{path} is missing or no HDF5 file (MATLAB -v7.3): {error}") from None
+    try:
+        names = sorted(file.keys())
+    except (RuntimeError, ValueError) as error:
+        raise ImageSetError(f"{path} is damaged: {error}") from None
+    for name, what in (("images", "pictures"), ("depths", "depth")):
+        if not hasattr(file.get(name), "shape"):
+            listed = ", ".join(n for n in names if not n.startswith("#")) or "nothing"
             raise ImageSetError(
-                f"{self.path} is missing or no HDF5 file (MATLAB -v7.3): {error}"
-            ) from None
+                f"{path} holds no {what} ('{name}'), only {listed}; use "
+                "nyu_depth_v2_labeled.mat, or folders of PNG pairs"
+            )
+    pictures, depths = file["images"].shape, file["depths"].shape
+    if (pictures[:2], pictures[2:]) != ((*depths[:1], _COLOURS), depths[1:]):
+        raise ImageSetError(f"{path}: pictures and depth maps differ in size or number")
+    if len(depths) != 3 or depths[1] * depths[2] > PIL_PIXEL_LIMIT:
+        raise ImageSetError(f"{path}: its depth maps are of {depths}, which are no images")
+    return file
 
-    def __len__(self) -> int:
-        return int(self._file["depths"].shape[0])
 
-    def read(self, row: int) -> tuple[Image.Image, DepthMap]:
-        try:
-            with self._lock:
-                pixels, depth = self._file["images"][row], self._file["depths"][row]
-            picture = Image.fromarray(np.ascontiguousarray(np.asarray(pixels).transpose(2, 1, 0)))
-            return picture, np.ascontiguousarray(np.asarray(depth, dtype=np.float32).T)
-        except Exception as error:  # HDF5 reports damage in many ways
-            why = " ".join(str(error).split())
-            raise ImageSetError(f"{self.path}, picture {row + 1}, is damaged: {why}") from None
+def _read_archive(path: Path, file: Any, lock: Lock, row: int) -> tuple[Image.Image, DepthMap]:
+    try:
+        with lock:
+            pixels, depth = file["images"][row], file["depths"][row]
+        # MATLAB stores columns first, so its arrays come transposed
+        picture = Image.fromarray(np.ascontiguousarray(np.asarray(pixels).transpose(2, 1, 0)))
+        return picture, np.ascontiguousarray(np.asarray(depth, dtype=np.float32).T)
+    except Exception as error:  # HDF5 reports damage in many ways
+        why = " ".join(str(error).split())
+        raise ImageSetError(f"{path}, picture {row + 1}, is damaged: {why}") from None
 
 
 def _split_rows(path: Path, split: NyuSplit) -> NDArray[np.int64]:

@@ -27,6 +27,9 @@ _AHEAD_PER_WORKER = 8
 
 _NAMED_IN_ERROR = 10
 
+_Checked = tuple[tuple[int, int], str]
+"""Size and checksum of a usable image."""
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedImage:
@@ -89,12 +92,6 @@ def joined(parts: Sequence[VerifiedImages]) -> VerifiedImages:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    size: tuple[int, int]
-    checksum: str
-
-
 def verify_images(refs: Sequence[ImageRef], *, workers: int, max_pixels: int) -> VerifiedImages:
     """Decode every file once, in parallel, with progress; a bad file never raises.
 
@@ -115,11 +112,11 @@ def verify_images(refs: Sequence[ImageRef], *, workers: int, max_pixels: int) ->
             outcomes.append(outcome)
             progress.advance()
     elapsed = time.perf_counter() - started
-    good = [(ref, o) for ref, o in zip(refs, outcomes, strict=True) if isinstance(o, _Checked)]
+    good = [(ref, o) for ref, o in zip(refs, outcomes, strict=True) if isinstance(o, tuple)]
     return VerifiedImages(
         usable=tuple(ref for ref, _ in good),
-        sizes=tuple(checked.size for _, checked in good),
-        checksums=tuple(checked.checksum for _, checked in good),
+        sizes=tuple(size for _, (size, _) in good),
+        checksums=tuple(checksum for _, (_, checksum) in good),
         skipped=tuple(o for o in outcomes if isinstance(o, SkippedImage)),
         decode_rate=len(refs) / elapsed,
     )
@@ -128,7 +125,7 @@ def verify_images(refs: Sequence[ImageRef], *, workers: int, max_pixels: int) ->
 def _check(ref: ImageRef, *, max_pixels: int) -> _Checked | SkippedImage:
     scene = scene_address(ref.path)
     if scene is not None:  # rendered, not read: nothing that could be damaged
-        return _Checked((scene.side, scene.side), bytes_checksum(scene.version))
+        return (scene.side, scene.side), bytes_checksum(scene.version)
     try:
         str(ref.path).encode()
     except UnicodeEncodeError:  # it could not be written to a table and found again
@@ -138,7 +135,7 @@ def _check(ref: ImageRef, *, max_pixels: int) -> _Checked | SkippedImage:
         size = check_bytes(data, max_pixels=max_pixels)
     except UnreadableImageError as error:
         return SkippedImage(ref.id, error.reason)
-    return _Checked(size, bytes_checksum(data))
+    return size, bytes_checksum(data)
 
 
 def check_skips(verified: VerifiedImages, max_skipped: float) -> None:
