@@ -18,9 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from vitscope.backbones.adapter import matmul_precision, standardise
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.pixels import standardise
-from vitscope.backbones.precision import matmul_precision
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.generated import write_generated_images

@@ -47,7 +47,7 @@ from tests.backbones.parity_transformers import RivalRun, build_rival, run_rival
 from tests.backbones.pictures import noise_batch
 from torch import Tensor
 
-from vitscope.backbones.timm_model import build_timm
+from vitscope.backbones.timm_vit import build_timm
 from vitscope.backbones.weights.strict import load_state
 from vitscope.backbones.zoo import ZOO
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.backbone import Backbone, BlockTokens, FinalOutput
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.reference.loading import load_reference_text
+from vitscope.backbones.scenes_vit import load_scenes_text
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_SIZES, SCENES_VIT_UNTRAINED
 from vitscope.embedded.labels import label_indices
@@ -129,7 +129,7 @@ def print_labels(n_train: int, n_test: int) -> None:
     networks = {name: load_backbone(name, device="cpu") for name in names}
     train, y_train = read(n_train, TRAIN_SEED, networks)
     test, y_test = read(n_test, HELD_OUT_SEED, networks)
-    text = load_reference_text(BackboneSettings(name=SCENES_VIT), torch.device("cpu"))
+    text = load_scenes_text(BackboneSettings(name=SCENES_VIT), torch.device("cpu"))
     print(f"{n_test:,} held-out scenes, probes trained on {n_train:,}\n")
     print(f"| label | classes | commonest | pixels | {' | '.join(names)} | zero-shot |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -19,8 +19,8 @@ from sizes import (
     text_shape,
 )
 
-from vitscope.backbones.reference.description import FORMAT, HEADER_KEY, VERSION
-from vitscope.backbones.reference.text_tower import PAD, UNKNOWN
+from vitscope.backbones.scenes_text import PAD, UNKNOWN
+from vitscope.backbones.scenes_vit import HEADER_KEY, SCENES_FORMAT, SCENES_VERSION
 from vitscope.store.atomic import atomic_path, write_json
 
 FILE = "checkpoint.pt"
@@ -74,8 +74,8 @@ def describe(state: Checkpoint) -> dict[str, Any]:
     """Return everything needed to rebuild the towers, and how they came about."""
     recipe = state.recipe
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": SCENES_FORMAT,
+        "version": SCENES_VERSION,
         "name": f"scenes-vit-{recipe['size']}",
         "vision": {
             "img_size": recipe["side"],

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vitscope.backbones.reference.text_tower import TextTower
+from vitscope.backbones.scenes_text import TextTower
 from vitscope.embedded.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
 
 FIRST_TEMPERATURE = 0.07

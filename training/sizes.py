@@ -5,7 +5,7 @@ from functools import cache
 
 from torch import Tensor
 
-from vitscope.backbones.reference.text_tower import SPECIAL, WORD, TextShape
+from vitscope.backbones.scenes_text import SPECIAL, WORD, TextShape
 from vitscope.embedded.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, TEXTURES, WHEN
 
 

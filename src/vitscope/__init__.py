@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitscope.backbones.attention import QueryKeyAttention
     from vitscope.backbones.backbone import Backbone, BlockTokens, FinalOutput, Preprocessing, Site
-    from vitscope.backbones.conformance import check_backbone
     from vitscope.backbones.loading import load_backbone
     from vitscope.backbones.settings import BackboneSettings
+    from vitscope.backbones.user_model import check_backbone
     from vitscope.embedded.files import shipped_sae
     from vitscope.emd.transport import emd
     from vitscope.errors import VitscopeError
@@ -56,7 +56,7 @@ _HOMES = {
     "SparseAutoencoder": "vitscope.sae.model",
     "Study": "vitscope.study",
     "VitscopeError": "vitscope.errors",
-    "check_backbone": "vitscope.backbones.conformance",
+    "check_backbone": "vitscope.backbones.user_model",
     "choose_gallery": "vitscope.scope.gallery",
     "emd": "vitscope.emd.transport",
     "exemplar_views": "vitscope.scope.exemplar_views",

@@ -31,3 +31,8 @@ class RunLockedError(VitscopeError):
 
 class TransportError(VitscopeError, ValueError):
     """A map handed to the Earth Mover's Distance has NaN, infinite or negative mass."""
+
+
+def first_line(error: Exception) -> str:
+    """Return what a library says went wrong, short enough for one line of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:160]

@@ -12,7 +12,8 @@ from tests.backbones.parity_comparison import randomise
 from transformers.initialization import no_init_weights
 
 from vitscope.backbones.settings import BackboneSettings
-from vitscope.backbones.transformers_vit import TransformersBackbone, load_transformers
+from vitscope.backbones.transformers_loading import load_transformers
+from vitscope.backbones.transformers_vit import TransformersBackbone
 from vitscope.errors import BackboneError
 
 WEIGHTS = "model.safetensors"

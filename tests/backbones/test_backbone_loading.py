@@ -13,13 +13,13 @@ from tests.backbones.pictures import noise_batch
 from tests.backbones.tiny_vit import randomise, tiny_vit
 from torch import Tensor
 
-from vitscope.backbones import timm_loading
+from vitscope.backbones import timm_vit
 from vitscope.backbones.backbone import BackboneDescription, Site, describe_backbone
-from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.loading import choose_device, load_backbone, weights_files
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import TimmBackbone
+from vitscope.backbones.user_model import check_backbone
 from vitscope.errors import BackboneError, ConfigError
 from vitscope.store.checksum import file_checksum
 
@@ -223,7 +223,7 @@ def never(*_args: Any, **_keys: Any) -> Any:
 def test_a_block_it_does_not_have_is_refused_before_any_weights(
     layer: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(timm_loading, "load_weights", never)
+    monkeypatch.setattr(timm_vit, "load_weights", never)
     with pytest.raises(BackboneError, match=rf"backbone.layer = {layer}, but clip-b16 has 12"):
         load("clip-b16", tmp_path / "weights.pt", layer=layer)
 

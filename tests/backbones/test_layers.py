@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitscope.backbones.layers import designated_layer
+from vitscope.backbones.adapter import designated_layer
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.errors import BackboneError, ConfigError
 

@@ -18,7 +18,7 @@ from tests.backbones.parity_comparison import (
 from tests.backbones.parity_transformers import build_rival, run_rival
 from tests.backbones.pictures import noise_batch
 
-from vitscope.backbones.positions import PositionMethod
+from vitscope.backbones.settings import PositionMethod
 from vitscope.backbones.weights.strict import load_state
 
 PATCH = 14

@@ -9,8 +9,7 @@ import ot
 import pytest
 
 from vitscope.backbones.planted import truth
-from vitscope.backbones.planted.atoms import Atom
-from vitscope.backbones.planted.spec import Border, Kind, PlantedSpec
+from vitscope.backbones.planted.spec import Atom, Border, Kind, PlantedSpec
 from vitscope.backbones.planted.truth import (
     ExpectedCds,
     expected_cds,

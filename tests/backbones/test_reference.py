@@ -10,11 +10,10 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
-from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.reference.description import HEADER_KEY, read_description
-from vitscope.backbones.reference.loading import load_reference_text, reference_file
+from vitscope.backbones.scenes_vit import HEADER_KEY, load_scenes_text, read_header, scenes_file
 from vitscope.backbones.settings import BackboneSettings
+from vitscope.backbones.user_model import check_backbone
 from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_SIZES, SCENES_VIT_UNTRAINED, WEIGHT_FILES
 from vitscope.embedded.vocabulary import PLACES
 from vitscope.errors import BackboneError
@@ -22,7 +21,7 @@ from vitscope.images.sources import SceneSet, open_image
 from vitscope.scope.views import plain_view
 
 CPU = torch.device("cpu")
-FILE = reference_file(BackboneSettings(name=SCENES_VIT))
+FILE = scenes_file(BackboneSettings(name=SCENES_VIT))
 MANY = 10**9
 MEGABYTES = 1e6
 
@@ -41,7 +40,7 @@ def scenes(n: int, backbone: object) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_it_is_the_network_of_its_header_at_the_penultimate_block() -> None:
-    backbone, header = load_backbone(SCENES_VIT, device="cpu"), read_description(FILE)
+    backbone, header = load_backbone(SCENES_VIT, device="cpu"), read_header(FILE)
     plain = VisionTransformer(**header.vision).eval()
     state = {
         name.removeprefix("vision."): value.float()
@@ -71,7 +70,7 @@ def test_it_keeps_the_contract_of_a_backbone(name: str) -> None:
 @pytest.mark.parametrize("size", SCENES_VIT_SIZES)
 def test_it_knows_places_from_their_names_and_an_untrained_copy_does_not(size: str) -> None:
     trained = load_backbone(size, device="cpu")
-    text = load_reference_text(BackboneSettings(name=size), CPU)
+    text = load_scenes_text(BackboneSettings(name=size), CPU)
     prompts = text.embed([f"a photo of a {place}" for place in PLACES])
     torch.testing.assert_close(prompts.norm(dim=-1), torch.ones(len(PLACES)))
     images, places = scenes(128, trained)
@@ -101,7 +100,7 @@ def test_the_untrained_copy_is_one_and_the_same_and_leaves_the_generator_alone()
 
 
 def test_a_caption_is_read_in_any_case_and_padding_changes_nothing() -> None:
-    text = load_reference_text(BackboneSettings(name=SCENES_VIT), CPU)
+    text = load_scenes_text(BackboneSettings(name=SCENES_VIT), CPU)
     alone = text.embed(["A PHOTO of a jetty"])
     torch.testing.assert_close(
         text.embed(["a photo of a jetty", "a photo of a place at noon, two objects"])[:1], alone
@@ -110,16 +109,14 @@ def test_a_caption_is_read_in_any_case_and_padding_changes_nothing() -> None:
 
 
 def test_all_sizes_fit_the_package() -> None:
-    files = {reference_file(BackboneSettings(name=name)) for name in WEIGHT_FILES}
+    files = {scenes_file(BackboneSettings(name=name)) for name in WEIGHT_FILES}
     assert len(files) == len(SCENES_VIT_SIZES)
     assert sum(file.stat().st_size for file in files) < 12 * MEGABYTES
-    assert [read_description(file).name for file in sorted(files)] == sorted(SCENES_VIT_SIZES)
+    assert [read_header(file).name for file in sorted(files)] == sorted(SCENES_VIT_SIZES)
 
 
 def test_each_size_is_wider_and_deeper_than_the_last() -> None:
-    headers = [
-        read_description(reference_file(BackboneSettings(name=name))) for name in SCENES_VIT_SIZES
-    ]
+    headers = [read_header(scenes_file(BackboneSettings(name=name))) for name in SCENES_VIT_SIZES]
     shapes = [(h.vision["embed_dim"], h.vision["depth"]) for h in headers]
     assert shapes == [(64, 4), (96, 6), (128, 8)]
     assert {h.images_seen for h in headers} == {160_000}
@@ -128,7 +125,7 @@ def test_each_size_is_wider_and_deeper_than_the_last() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"resolution": 160}, "backbone.resolution cannot be changed for 'scenes-vit'"),
+        ({"resolution": 160}, "backbone.resolution means nothing for 'scenes-vit'"),
         ({"layer": 9}, "scenes-vit has 8 blocks"),
         ({"weights": Path("none.safetensors")}, "none.safetensors does not exist; export one"),
         ({"name": "scenes-vit-l"}, "does not come with the package: train it"),
@@ -171,4 +168,4 @@ def test_missing_and_surplus_weights_are_refused(tmp_path: Path) -> None:
 
 def test_the_untrained_copy_has_no_text_tower() -> None:
     with pytest.raises(BackboneError, match="has never seen a caption"):
-        load_reference_text(BackboneSettings(name=SCENES_VIT_UNTRAINED), CPU)
+        load_scenes_text(BackboneSettings(name=SCENES_VIT_UNTRAINED), CPU)

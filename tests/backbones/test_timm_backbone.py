@@ -19,12 +19,11 @@ from tests.backbones.tiny_vit import (
 )
 from torch import Tensor
 
+from vitscope.backbones.adapter import matmul_precision, standardise
 from vitscope.backbones.backbone import Backbone, BlockTokens
-from vitscope.backbones.conformance import check_backbone
-from vitscope.backbones.pixels import standardise
-from vitscope.backbones.precision import matmul_precision
 from vitscope.backbones.settings import Precision
 from vitscope.backbones.timm_vit import TimmBackbone
+from vitscope.backbones.user_model import check_backbone
 from vitscope.errors import BackboneError
 
 IMAGES = noise_batch(3, SIDE)

@@ -13,11 +13,12 @@ from tests.backbones.parity_folders import DEPTH, HEADS, PATCH, SAVED, SIDE, WID
 from tests.backbones.pictures import noise_batch
 from torch import Tensor
 
+from vitscope.backbones.adapter import matmul_precision
 from vitscope.backbones.backbone import Backbone, BlockTokens
-from vitscope.backbones.conformance import check_backbone
-from vitscope.backbones.precision import matmul_precision
 from vitscope.backbones.settings import BackboneSettings, Precision
-from vitscope.backbones.transformers_vit import TransformersBackbone, load_transformers
+from vitscope.backbones.transformers_loading import load_transformers
+from vitscope.backbones.transformers_vit import TransformersBackbone
+from vitscope.backbones.user_model import check_backbone
 
 IMAGES = noise_batch(2, SIDE)
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from tests.backbones.parity_folders import (
     save_tiny,
 )
 
-from vitscope.backbones import transformers_source
+from vitscope.backbones import transformers_loading
 from vitscope.backbones.backbone import Site
 from vitscope.store.checksum import file_checksum
 
@@ -68,10 +68,10 @@ def test_shards_are_all_of_the_weights(tmp_path: Path) -> None:
     save_file(change, shards / names[1], metadata={"format": "pt"})
     assert load(shards).site.weights not in {before, expected.site.weights}
     (shards / names[1]).unlink()
-    refused(f"lacks {names[1]} of model.safetensors.index.json", shards)
+    refused(f"index.json lists {names[1]}, which is not beside it", shards)
     too_long = "x" * 5000  # no file system would answer whether that is a file
     change_json(shards / "model.safetensors.index.json", weight_map={"w": too_long}, metadata={})
-    refused("lacks xxx", shards)
+    refused("lists xxx", shards)
 
 
 def test_a_pickled_state_dict(vision: Path) -> None:
@@ -166,7 +166,7 @@ def test_downloading(
                 (folder / file.name).write_bytes(file.read_bytes())
         return str(folder)
 
-    monkeypatch.setattr(transformers_source, "require_answer", lambda *_: None)
+    monkeypatch.setattr(transformers_loading, "require_answer", lambda *_: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load("someone/tiny").site.weights == "hub:someone/tiny@0123abc"
     assert ("pytorch_model.bin" in asked) == pickled
@@ -177,6 +177,6 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: Any, **__: Any) -> str:
         raise OSError("the disk is full\nand more")
 
-    monkeypatch.setattr(transformers_source, "require_answer", lambda *_: None)
+    monkeypatch.setattr(transformers_loading, "require_answer", lambda *_: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     refused(r"could not be fetched .* \(the disk is full\)", "someone/tiny")

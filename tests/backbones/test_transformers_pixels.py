@@ -7,16 +7,15 @@ import pytest
 from tests.backbones.parity_folders import SIDE, change_json, load, save_tiny
 
 from vitscope.backbones.backbone import Preprocessing
-from vitscope.backbones.transformers_families import FAMILIES
-from vitscope.backbones.transformers_pixels import saved_preprocessing
+from vitscope.backbones.transformers_loading import saved_preprocessing
+from vitscope.backbones.transformers_vit import FAMILIES
 from vitscope.backbones.zoo import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD
 from vitscope.errors import BackboneError
 
 
 def preprocessing(tmp_path: Path, family: str, /, **saved: Any) -> tuple[Preprocessing, int | None]:
     change_json(tmp_path / "preprocessor_config.json", **saved)
-    found = saved_preprocessing(tmp_path, FAMILIES[family])
-    return found.preprocessing, found.side
+    return saved_preprocessing(tmp_path, FAMILIES[family])
 
 
 CLIP_SAVED = {
@@ -58,8 +57,8 @@ def test_preprocessing_that_does_not_standardise(tmp_path: Path) -> None:
 
 def test_preprocessing_of_a_processor_with_a_text_tower(tmp_path: Path) -> None:
     change_json(tmp_path / "processor_config.json", image_processor=CLIP_SAVED)
-    found = saved_preprocessing(tmp_path, FAMILIES["siglip"])
-    assert found.preprocessing == Preprocessing(1.0, CLIP_MEAN, CLIP_STD)
+    found, _ = saved_preprocessing(tmp_path, FAMILIES["siglip"])
+    assert found == Preprocessing(1.0, CLIP_MEAN, CLIP_STD)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_preprocessing_where_nothing_is_saved(
     tmp_path: Path, family: str, mean: Any, std: Any
 ) -> None:
     found = saved_preprocessing(tmp_path, FAMILIES[family])
-    assert (found.preprocessing, found.side) == (Preprocessing(1.0, mean, std), None)
+    assert found == (Preprocessing(1.0, mean, std), None)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.backbones.parity_folders import (
     save_tiny,
 )
 
-from vitscope.backbones.transformers_families import FAMILIES
+from vitscope.backbones.transformers_vit import FAMILIES
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_kind_of_model_that_is_not_known(vision: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "match"),
-    [("not json", "config.json cannot be read"), ("[1]", "config.json is not a JSON object")],
+    [("not json", "config.json is not JSON"), ("[1]", "config.json holds JSON, but no object")],
 )
 def test_a_damaged_configuration(vision: Path, content: str, match: str) -> None:
     (vision / "config.json").write_text(content)
@@ -61,7 +61,7 @@ def test_folders_without_a_model(vision: Path, tmp_path: Path) -> None:
     refused("none does not exist; give a folder", "someone/else", weights=str(tmp_path / "none"))
     refused("neither a folder nor a name on the Hugging Face hub", tmp_path / "nowhere" / "at all")
     (vision / WEIGHTS).unlink()
-    refused("holds neither model.safetensors nor pytorch_model.bin", vision)
+    refused("is a folder without weights; .* one of model.safetensors, ", vision)
 
 
 def test_weights_that_cannot_be_read(vision: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 from tests.backbones.pictures import noise_batch
 
 from vitscope.backbones.backbone import Backbone, BlockTokens
-from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.loading import load_backbone
+from vitscope.backbones.user_model import check_backbone
 from vitscope.errors import BackboneError
 
 DOCS = Path(__file__).parents[2] / "docs" / "backbones.md"

@@ -8,8 +8,7 @@ from tests.backbones.weight_files import CASES, meta_case
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from vitscope.backbones.positions import resample_positions
-from vitscope.backbones.weights.strict import load_state
+from vitscope.backbones.weights.strict import load_state, resample_positions
 from vitscope.errors import BackboneError
 
 

@@ -10,7 +10,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.backbones.positions import PositionMethod, resample_positions
+from vitscope.backbones.settings import PositionMethod
+from vitscope.backbones.weights.strict import resample_positions
 
 GRIDS = [(2, 2), (4, 4), (7, 7), (3, 9), (12, 5)]
 """Smaller and larger than the trained 5×5, and no squares."""

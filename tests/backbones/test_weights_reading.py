@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitscope.backbones.weights.reading import read_state
-from vitscope.backbones.weights.shards import weights_checksum
+from vitscope.backbones.weights.reading import read_state, weights_checksum
 from vitscope.errors import BackboneError
 
 State = dict[str, Tensor]

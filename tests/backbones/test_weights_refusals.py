@@ -15,9 +15,8 @@ from tests.backbones.weight_files import CASES, openai_case, timm_case
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from vitscope.backbones.weights.fitting import refuse_what_is_no_number
 from vitscope.backbones.weights.layouts import LAYOUTS
-from vitscope.backbones.weights.strict import load_state, load_weights
+from vitscope.backbones.weights.strict import load_state, load_weights, refuse_what_is_no_number
 from vitscope.errors import BackboneError
 
 every_case = pytest.mark.parametrize("name", CASES)

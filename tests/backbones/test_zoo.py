@@ -5,7 +5,7 @@ import math
 import pytest
 import timm
 
-from vitscope.backbones.timm_model import build_timm, native_grid, timm_preprocessing
+from vitscope.backbones.timm_vit import build_timm, native_grid, timm_preprocessing
 from vitscope.backbones.zoo import ZOO
 
 every_name = pytest.mark.parametrize("name", ZOO)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tests.stages.small_study import small_study
 
 import vitscope
-from vitscope.backbones.reference.description import read_description
+from vitscope.backbones.scenes_vit import read_header
 from vitscope.embedded.files import WEIGHT_FILES
 from vitscope.errors import ArtifactError, BackboneError, SaeError
 from vitscope.pipeline import run_study
@@ -125,7 +125,7 @@ def test_a_reference_backbone_of_another_version_is_refused(tmp_path: Path, vers
     header = {"vitscope": json.dumps({**told, "version": version})}
     save_file({"x": torch.zeros(1)}, path, header)
     with pytest.raises(BackboneError, match=rf"version {version}; this vitscope reads .* version"):
-        read_description(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize("name", ["ACTIVITY_SCHEMA", "RECONSTRUCTION_SCHEMA"])

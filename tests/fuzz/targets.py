@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.fuzz import target_files as files
 from tests.sae.formats.cases import folders
 
-from vitscope.backbones.reference.description import read_description
-from vitscope.backbones.transformers_source import find_source
+from vitscope.backbones.scenes_vit import read_header
+from vitscope.backbones.transformers_loading import find_folder
 from vitscope.backbones.weights.reading import read_state
 from vitscope.images.ade20k import read_ade20k
 from vitscope.images.decode import PIL_PIXEL_LIMIT, check_bytes, decode_image, read_file
@@ -128,9 +128,9 @@ TARGETS: dict[str, Target] = {
         for case in folders()
     },
     "weights": Target(files.weight_files, _weights),
-    "reference header": Target(files.reference_header, lambda _, file: read_description(file)),
+    "reference header": Target(files.reference_header, lambda _, file: read_header(file)),
     "transformers folder": Target(
-        files.transformers_folder, lambda folder, _: find_source(str(folder), None, name="x")
+        files.transformers_folder, lambda folder, _: find_folder(str(folder), None, name="x")
     ),
     "shards and manifest": Target(files.extraction, _shards),
     "probe features": Target(files.probe_cache, _cache, (".json",)),

@@ -9,7 +9,7 @@ import torch
 from pytest import MonkeyPatch
 from torch import Tensor
 
-from vitscope.backbones.planted.attention import WrittenAttention
+from vitscope.backbones.planted.planted import WrittenAttention
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope import instability, pairs
 from vitscope.scope.cds import FeatureScores

@@ -14,8 +14,7 @@ from tests.stages.small_study import small_study
 from torch import Tensor
 
 from vitscope.backbones.attention import BlockAttention
-from vitscope.backbones.planted.attention import WrittenAttention
-from vitscope.backbones.planted.planted import PlantedBackbone
+from vitscope.backbones.planted.planted import PlantedBackbone, WrittenAttention
 from vitscope.errors import ConfigError
 from vitscope.scope.instability import MEMBERSHIPS, READINGS
 from vitscope.scope.views import Overlap

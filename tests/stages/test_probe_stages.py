@@ -216,7 +216,7 @@ def test_a_run_killed_in_every_part_ends_as_one_left_alone(
         Job(command("killed")),
     ]
     alone, features, trained, depth, zero_shot, last = run_jobs(
-        *jobs, scratch=tmp_path, imports=["vitscope.backbones.reference.loading"]
+        *jobs, scratch=tmp_path, imports=["vitscope.backbones.scenes_vit"]
     )
     assert (alone.code, last.code) == (0, 0), alone.err + last.err
     for job in (features, trained, depth, zero_shot):

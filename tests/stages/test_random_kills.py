@@ -43,7 +43,7 @@ def killed_run(
     alone, *killed, last = kill_at_random(
         base / "study.toml", base / "run", scratch=base, seed=seed, kills=kills,
         by_clock=by_clock, timeout=LONGEST_S,
-        imports=["vitscope.backbones.reference.loading"] if is_reference else [],
+        imports=["vitscope.backbones.scenes_vit"] if is_reference else [],
     )  # fmt: skip
     assert (alone.code, last.code) == (0, 0), alone.err + last.err
     for process in killed:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
-from vitscope.backbones.reference import text_tower
+from vitscope.backbones import scenes_text
 from vitscope.draws import generator
 from vitscope.embedded.labels import Caption, full_caption, partial_caption
 from vitscope.embedded.layout import SceneSettings
@@ -211,7 +211,7 @@ def test_words_and_their_numbers_agree() -> None:
     row = sizes.tokenize(["A photo of a jetty, at noon", "zebra"])
     read = [vocabulary[int(i)] for i in row[0]]
     assert read == ["a", "photo", "of", "a", "jetty", ",", "at", "noon"]
-    assert row[1].tolist() == [text_tower.UNKNOWN] + [text_tower.PAD] * 7
+    assert row[1].tolist() == [scenes_text.UNKNOWN] + [scenes_text.PAD] * 7
 
 
 def test_padding_does_not_change_a_caption_s_row() -> None:

@@ -9,7 +9,7 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-from vitscope.errors import BackboneError
+from vitscope.errors import BackboneError, first_line
 
 ANSWER_SECONDS = 3.5
 """How long the hub may take to answer at all; its own client would retry for most of a minute."""
@@ -42,12 +42,11 @@ def fetch_weights(
     for file in files:
         try:
             return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-        except LocalEntryNotFoundError as error:  # a subclass of the next: the hub went away
-            raise unfetched(name, _first_line(error)) from None
-        except EntryNotFoundError:
-            continue
-        except (OSError, HfHubHTTPError) as error:
-            raise unfetched(name, _first_line(error)) from None
+        except (OSError, HfHubHTTPError, EntryNotFoundError) as error:
+            # a hub that goes away raises a subclass of what a missing file raises
+            absent = isinstance(error, EntryNotFoundError)
+            if not absent or isinstance(error, LocalEntryNotFoundError):
+                raise unfetched(name, first_line(error)) from None
     raise unfetched(name, f"{repo} holds none of {', '.join(files)}")
 
 
@@ -57,21 +56,27 @@ def require_answer(url: str, name: str) -> None:
     Raises:
         BackboneError: none within seconds, or the environment says to stay offline.
     """
+    why = why_unreachable(url)
+    if why:
+        raise unfetched(name, why)
+
+
+def why_unreachable(url: str) -> str:
+    """Return why the hub gives no answer to ``url`` within seconds; empty where it does."""
     if constants.is_offline_mode():
-        raise unfetched(name, "HF_HUB_OFFLINE is set")
+        return "HF_HUB_OFFLINE is set"
     host = constants.ENDPOINT
     # a thread, since looking a host name up knows no timeout; it is left behind when too late
     pool = ThreadPoolExecutor(1)
     try:
         status = pool.submit(_status_of, url).result(ANSWER_SECONDS)
     except TooLate:
-        raise unfetched(name, f"{host} did not answer in {ANSWER_SECONDS:g} s") from None
+        return f"{host} did not answer in {ANSWER_SECONDS:g} s"
     except Exception as error:  # of whichever HTTP library the hub's client uses
-        raise unfetched(name, f"{host} cannot be reached: {_first_line(error)}") from None
+        return f"{host} cannot be reached: {first_line(error)}"
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    if status >= SERVER_ERROR:
-        raise unfetched(name, f"{host} answers with status {status}")
+    return f"{host} answers with status {status}" if status >= SERVER_ERROR else ""
 
 
 def unfetched(name: str, why: str) -> BackboneError:
@@ -85,7 +90,3 @@ def unfetched(name: str, why: str) -> BackboneError:
 def _status_of(url: str) -> int:
     session: Any = huggingface_hub.get_session()
     return int(session.head(url, timeout=ANSWER_SECONDS).status_code)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:160]

@@ -6,19 +6,15 @@ from typing import Any
 import torch
 
 from vitscope.backbones.backbone import Backbone
-from vitscope.backbones.conformance import check_backbone
 from vitscope.backbones.planted.planted import PlantedBackbone
-from vitscope.backbones.settings import TRANSFORMERS, BackboneSettings
-from vitscope.backbones.user_model import is_user_model, load_user_model
-from vitscope.backbones.weights.shards import INDEX_SUFFIX
+from vitscope.backbones.settings import TRANSFORMERS, BackboneSettings, refuse_settings
+from vitscope.backbones.user_model import check_backbone, is_user_model, load_user_model
+from vitscope.backbones.weights.reading import INDEX_SUFFIX
 from vitscope.embedded.files import REFERENCE_BACKBONES
-from vitscope.errors import BackboneError
+from vitscope.errors import BackboneError, first_line
 
 PLANTED = "planted"
 DEVICES = ("cpu", "cuda", "mps")
-
-_MEANINGLESS = ("weights", "layer", "resolution", "crop_share", "activation")
-"""Settings that say nothing about a backbone that brings its own."""
 
 
 def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
@@ -36,24 +32,22 @@ def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
     if isinstance(settings, str):
         settings = BackboneSettings.parse({"name": settings, **options}, source="load_backbone")
     if settings.name == PLANTED:
-        for key in _MEANINGLESS:
-            if getattr(settings, key) is not None:
-                raise BackboneError(f"backbone.{key} means nothing for 'planted'; remove it")
+        refuse_settings(settings, "weights", "layer", "resolution", "crop_share", "activation")
         return PlantedBackbone()
     device = choose_device(settings.device)
     # timm and transformers take seconds to import: each for a backbone that needs it alone
     if settings.name in REFERENCE_BACKBONES:
-        from vitscope.backbones.reference.loading import load_reference  # noqa: PLC0415
+        from vitscope.backbones.scenes_vit import load_scenes_vit  # noqa: PLC0415
 
-        return load_reference(settings, device)
+        return load_scenes_vit(settings, device)
     if settings.name.startswith(TRANSFORMERS):
-        from vitscope.backbones.transformers_vit import load_transformers  # noqa: PLC0415
+        from vitscope.backbones.transformers_loading import load_transformers  # noqa: PLC0415
 
         return load_transformers(settings.name.removeprefix(TRANSFORMERS), settings, device)
     if is_user_model(settings.name):
         chosen = settings.model_copy(update={"device": str(device)})
         return check_backbone(load_user_model(chosen))
-    from vitscope.backbones.timm_loading import load_timm  # noqa: PLC0415
+    from vitscope.backbones.timm_vit import load_timm  # noqa: PLC0415
 
     return load_timm(settings, device)
 
@@ -96,6 +90,7 @@ def choose_device(name: str) -> torch.device:
             raise RuntimeError(f"it is none of {', '.join(DEVICES)}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise BackboneError(f"backbone.device = '{name}' cannot be used: {first}") from None
+        raise BackboneError(
+            f"backbone.device = '{name}' cannot be used: {first_line(error)}"
+        ) from None
     return device

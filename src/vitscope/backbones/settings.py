@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vitscope.backbones.positions import PositionMethod
+from vitscope.errors import BackboneError
 from vitscope.settings import Settings
 
 PENULTIMATE = "penultimate"
@@ -13,6 +13,10 @@ TRANSFORMERS = "transformers:"
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Gelu = Literal["gelu", "gelu_tanh", "quick_gelu"]
+
+PositionMethod = Literal["timm", "bicubic", "meta"]
+"""``timm``: bicubic, low-passed where it shrinks (timm; transformers' DINOv2 with registers).
+``bicubic``: plain (transformers' DINOv2). ``meta``: plain, with the scale of Meta's hub models."""
 
 
 class BackboneSettings(Settings):
@@ -60,3 +64,16 @@ def resolve_name(name: str, base: Path) -> str:
         return f"{TRANSFORMERS}{folder}" if folder.is_dir() else name
     source, _, function = name.rpartition(":")
     return f"{base / Path(source).expanduser()}:{function}" if source.endswith(".py") else name
+
+
+def refuse_settings(settings: BackboneSettings, *keys: str, because: str = "") -> None:
+    """Refuse settings that say nothing about the backbone at hand.
+
+    Raises:
+        BackboneError: one of ``keys`` was set.
+    """
+    for key in keys:
+        if getattr(settings, key) is not None:
+            raise BackboneError(
+                f"backbone.{key} means nothing for '{settings.name}'{because}; remove it"
+            )

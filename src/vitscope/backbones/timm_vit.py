@@ -1,39 +1,36 @@
-"""A timm vision transformer seen from one block."""
+"""Timm's vision transformers: architecture by name, weights from a file or the hub, one block seen.
 
+The architecture is built on torch's meta device, without values: none can stay random.
+"""
+
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
+import timm
 import torch
 from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.axes import ImageBatch
-from vitscope.backbones.attention import QueryKeyAttention
-from vitscope.backbones.backbone import BlockTokens, FinalOutput, Preprocessing, Site
-from vitscope.backbones.pixels import standardise
-from vitscope.backbones.precision import matmul_precision
-from vitscope.backbones.settings import Precision
+from vitscope.backbones.adapter import BlockwiseBackbone, designated_layer, whole_grid
+from vitscope.backbones.backbone import Preprocessing, Site
+from vitscope.backbones.hub import fetch_weights, unfetched
+from vitscope.backbones.settings import BackboneSettings, Gelu
+from vitscope.backbones.weights.reading import weights_checksum
+from vitscope.backbones.weights.strict import load_weights
+from vitscope.backbones.zoo import ZOO, nearest_name
 from vitscope.errors import BackboneError
 
 
 @dataclass(frozen=True)
-class TimmBackbone:
-    """Tokens, attention and resumption at block L of a timm ``VisionTransformer``.
-
-    Attributes:
-        model: in evaluation mode, fp32, on its device.
-        site: where it is read.
-        preprocessing: how photographs are resized and normalised.
-        precision: of the matrix products.
-    """
+class TimmBackbone(BlockwiseBackbone):
+    """Tokens, attention and resumption at block L of a timm ``VisionTransformer``."""
 
     model: VisionTransformer
-    site: Site
-    preprocessing: Preprocessing
-    precision: Precision = "fp32"
 
     @property
     def n_prefix(self) -> int:
@@ -41,65 +38,39 @@ class TimmBackbone:
         return int(self.model.num_prefix_tokens)
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return next(self.model.parameters()).device
-
-    @torch.inference_mode()
-    def tokens(self, images: ImageBatch) -> BlockTokens:
-        """Run exactly L blocks; the residual stream is returned before any final norm."""
-        pixels = standardise(images, self.site, self.preprocessing, self.device)
-        with matmul_precision(self.precision, self.device):
-            return self._after(pixels, self.site.layer)
-
-    @torch.inference_mode()
-    def attention(self, images: ImageBatch) -> QueryKeyAttention:
-        """Recompute queries and keys of block L from its input, in fp32: nothing else is kept."""
-        pixels = standardise(images, self.site, self.preprocessing, self.device)
-        with matmul_precision(self.precision, self.device):
-            hidden = self._input_of(pixels, self.site.layer)
-        block = self._blocks[self.site.layer - 1]
-        query, key = query_and_key(block.attn, attention_input(block, hidden.float()))
-        return QueryKeyAttention(query, key, self.n_prefix)
-
-    @torch.inference_mode()
-    def resume(self, tokens: BlockTokens) -> FinalOutput:
-        """Run the blocks after L, the final norm and the pooling, as the plain forward does."""
-        hidden = torch.cat([tokens.prefix, tokens.patch], 1)
-        with matmul_precision(self.precision, self.device):
-            for block in self._blocks[self.site.layer :]:
-                hidden = block(hidden)
-            hidden = self.model.norm(hidden)
-            pooled = self.model.forward_head(hidden, pre_logits=True)
-        return FinalOutput(patch=hidden[:, self.n_prefix :], pooled=pooled)
-
-    @property
-    def _blocks(self) -> Sequence[Any]:
+    def blocks(self) -> Sequence[Any]:
+        """The blocks, first to last."""
         return cast(Sequence[Any], self.model.blocks)
 
-    def _after(self, pixels: Tensor, layer: int) -> BlockTokens:
-        out: Any = self.model.forward_intermediates(
-            pixels,
-            indices=[layer - 1],
-            return_prefix_tokens=True,
-            norm=False,
-            stop_early=True,
-            output_fmt="NLC",
-            intermediates_only=True,
-        )
-        # timm returns a bare tensor where there are no prefix tokens
-        patch, prefix = out[0] if self.n_prefix else (out[0], out[0][:, :0])
-        return BlockTokens(patch=patch.contiguous(), prefix=prefix.contiguous())
+    def _stem(self, pixels: Tensor) -> Tensor:
+        model: Any = self.model
+        return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels))))
 
-    def _input_of(self, pixels: Tensor, layer: int) -> Tensor:
-        if layer == 1:
-            model: Any = self.model
-            return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels))))
-        before = self._after(pixels, layer - 1)
-        return torch.cat([before.prefix, before.patch], 1)
+    def _through(self, hidden: Tensor, blocks: Sequence[Any]) -> Tensor:
+        for block in blocks:
+            hidden = block(hidden)
+        return hidden
+
+    def _query_and_key(self, block: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        attn = block.attn
+        z = _attention_input(block, hidden)
+        # one matrix holds queries, keys and values, in this order; values are not needed
+        width = int(attn.num_heads * attn.head_dim)
+        weight, bias = attn.qkv.weight, attn.qkv.bias
+
+        def heads(start: int) -> Tensor:
+            part = slice(start, start + width)
+            projected = functional.linear(z, weight[part], None if bias is None else bias[part])
+            return projected.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+
+        return attn.q_norm(heads(0)) * attn.scale, attn.k_norm(heads(width))
+
+    def _finish(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        normed = self.model.norm(hidden)
+        return normed, self.model.forward_head(normed, pre_logits=True)
 
 
-def attention_input(block: Any, hidden: Tensor) -> Tensor:
+def _attention_input(block: Any, hidden: Tensor) -> Tensor:
     """Return what the attention of ``block`` sees of the residual stream.
 
     Raises:
@@ -116,14 +87,101 @@ def attention_input(block: Any, hidden: Tensor) -> Tensor:
     )
 
 
-def query_and_key(attn: Any, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return queries, multiplied by the scale, and keys of a timm ``Attention``, [B, A, T, h]."""
-    width = int(attn.num_heads * attn.head_dim)
-    weight, bias = attn.qkv.weight, attn.qkv.bias
+def load_timm(settings: BackboneSettings, device: torch.device) -> TimmBackbone:
+    """Build the backbone of the zoo's name or timm's own, with its weights, on ``device``.
 
-    def heads(start: int) -> Tensor:
-        part = slice(start, start + width)
-        projected = functional.linear(z, weight[part], None if bias is None else bias[part])
-        return projected.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+    Raises:
+        BackboneError: unknown name, weights that cannot be had, a block or size it does not have.
+    """
+    entry = ZOO.get(settings.name)
+    name = entry.timm_name if entry else settings.name
+    resolution = settings.resolution or (entry.resolution if entry else None)
+    activation = settings.activation or (entry.activation if entry else None)
+    model = build_timm(name, resolution, activation)
+    default = entry.layer if entry else None
+    layer = designated_layer(settings.layer, default, len(model.blocks), settings.name)
+    path = settings.weights or _from_hub(model, settings.name)
+    load_weights(
+        model,
+        path,
+        name=settings.name,
+        native_grid=native_grid(model),
+        positions=settings.positions,
+    )
+    found = _configuration(model)
+    full_name = ".".join(filter(None, [found["architecture"], found["tag"]]))
+    site = timm_site(model, full_name, weights_checksum(path), layer)
+    preprocessing = entry.preprocessing if entry else timm_preprocessing(model)
+    if settings.crop_share:
+        preprocessing = replace(preprocessing, crop_share=settings.crop_share)
+    return TimmBackbone(model.to(device).eval(), site, preprocessing, settings.precision)
 
-    return attn.q_norm(heads(0)) * attn.scale, attn.k_norm(heads(width))
+
+def timm_site(model: VisionTransformer, name: str, weights: str, layer: int) -> Site:
+    """Return where a model is read: block ``layer``, counted from 1."""
+    grid, patch = model.patch_embed.grid_size, model.patch_embed.patch_size
+    assert grid is not None, "built for a size"
+    return Site(name, weights, layer, int(model.embed_dim), grid[0], patch[0])
+
+
+def build_timm(
+    name: str, resolution: int | None = None, activation: Gelu | None = None
+) -> VisionTransformer:
+    """Return the architecture of timm's ``name`` for an input side, weights not yet there.
+
+    Raises:
+        BackboneError: no such model, not a plain vision transformer, or a size it cannot take.
+    """
+    chosen: dict[str, Any] = {"img_size": resolution, "act_layer": activation}
+    options = {key: value for key, value in chosen.items() if value is not None}
+    _require_known(name)
+    try:
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")  # a deprecated name is still a name
+            model = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:  # timm's constructors raise what they like
+        raise BackboneError(f"timm cannot build {name} with {options}: {error}") from None
+    if not isinstance(model, VisionTransformer):
+        raise BackboneError(
+            f"{name} is a {type(model).__name__}, not a plain vision transformer (timm's "
+            "VisionTransformer); write an adapter of your own (docs/backbones.md)"
+        )
+    size = model.patch_embed.img_size
+    assert size is not None and size[0] == size[1]
+    # timm builds a smaller grid without a word, and fails at the first image
+    whole_grid(int(size[0]), model.patch_embed.patch_size[0], name)
+    return model.eval()
+
+
+def native_grid(model: VisionTransformer) -> tuple[int, int]:
+    """Return the patch grid at which a model's published weights were trained."""
+    patch = model.patch_embed.patch_size[0]
+    _, height, width = _configuration(model)["input_size"]
+    return height // patch, width // patch
+
+
+def timm_preprocessing(model: VisionTransformer) -> Preprocessing:
+    """Return the preprocessing of timm's own configuration of a model."""
+    found = _configuration(model)
+    mean, std = tuple(found["mean"]), tuple(found["std"])
+    return Preprocessing(crop_share=float(found["crop_pct"]), mean=mean, std=std)
+
+
+def _require_known(name: str) -> None:
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise nearest_name(name, timm.list_models(module="vision_transformer"))
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
+    if tag and tag not in tags:
+        raise BackboneError(f"timm's {base} has no weights '{tag}'; it has: {', '.join(tags)}")
+
+
+def _from_hub(model: VisionTransformer, name: str) -> Path:
+    repo, _, revision = str(_configuration(model).get("hf_hub_id") or "").partition("@")
+    if not repo:
+        raise unfetched(name, "timm knows no repository for it")
+    return fetch_weights(repo, name=name, revision=revision or None)
+
+
+def _configuration(model: VisionTransformer) -> dict[str, Any]:
+    return dict(cast(Any, model.pretrained_cfg))

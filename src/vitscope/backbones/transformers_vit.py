@@ -1,176 +1,199 @@
-"""A vision transformer of Hugging Face ``transformers`` seen from one block."""
+"""A vision transformer of Hugging Face ``transformers`` seen from one block.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The models that can be read so are a stem, a list of pre-norm blocks, a final norm and a pooling;
+they differ in what these are called, in whether there is a class token, and in where positions
+come in.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitscope.axes import ImageBatch
-from vitscope.backbones.attention import QueryKeyAttention
-from vitscope.backbones.backbone import BlockTokens, FinalOutput, Preprocessing, Site
-from vitscope.backbones.layers import designated_layer
-from vitscope.backbones.pixels import standardise
-from vitscope.backbones.precision import matmul_precision
-from vitscope.backbones.settings import BackboneSettings, Precision
-from vitscope.backbones.transformers_families import FAMILIES, Family
-from vitscope.backbones.transformers_loading import load_model, require_transformers
-from vitscope.backbones.transformers_pixels import saved_preprocessing
-from vitscope.backbones.transformers_source import CONFIG, Source, find_source, read_json
-from vitscope.errors import BackboneError
+from vitscope.backbones.adapter import BlockwiseBackbone
+from vitscope.backbones.zoo import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD
+
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class TransformersBackbone:
+class Family:
+    """One architecture.
+
+    Attributes:
+        model_class: its vision model in ``transformers``.
+        blocks: where the list of blocks is, seen from the model.
+        norm: a block's norm before its attention.
+        attention: a block's attention.
+        stem: the model's tokens before its first block, from pixels; the flag says that these are
+            of another resolution than the position embeddings.
+        finish: normalised tokens, and the image embedding, from the last block's output.
+        n_class: class tokens.
+        mean: per RGB channel, where the folder has no preprocessing of its own.
+        std: per RGB channel, likewise.
+        rotary: whether the blocks rotate queries and keys by position.
+        options: of the model's constructor.
+    """
+
+    model_class: str
+    blocks: str
+    norm: str
+    attention: str
+    stem: Callable[[Any, Tensor, bool], Tensor]
+    finish: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+    n_class: int
+    mean: Channels
+    std: Channels
+    rotary: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def blocks_of(self, model: Any) -> Sequence[Any]:
+        """Return the blocks, first to last."""
+        return attrgetter(self.blocks)(model)
+
+
+@dataclass(frozen=True)
+class TransformersBackbone(BlockwiseBackbone):
     """Tokens, attention and resumption at block L of a model of ``transformers``.
 
     Attributes:
-        model: the vision model, in evaluation mode, fp32, on its device.
         family: where its parts are.
-        site: where it is read.
-        preprocessing: how photographs are resized and normalised.
-        precision: of the matrix products.
     """
 
-    model: Any
-    family: Family
-    site: Site
-    preprocessing: Preprocessing
-    precision: Precision = "fp32"
+    family: Family = field(kw_only=True)
 
     @property
     def n_prefix(self) -> int:
         """CLS and register tokens."""
-        return self.family.n_prefix(self.model)
+        return self.family.n_class + int(getattr(self.model.config, "num_register_tokens", 0))
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return next(self.model.parameters()).device
-
-    @torch.inference_mode()
-    def tokens(self, images: ImageBatch) -> BlockTokens:
-        """Run exactly L blocks; the residual stream is returned before any final norm."""
-        hidden = self._after(images, self.site.layer)
-        return BlockTokens(hidden[:, self.n_prefix :].contiguous(), hidden[:, : self.n_prefix])
-
-    @torch.inference_mode()
-    def attention(self, images: ImageBatch) -> QueryKeyAttention:
-        """Recompute queries and keys of block L from its input, in fp32: nothing else is kept."""
-        hidden = self._after(images, self.site.layer - 1).float()
-        block = self._blocks[self.site.layer - 1]
-        query, key = self.family.query_and_key(block, hidden, self._positions())
-        return QueryKeyAttention(query, key, self.n_prefix)
-
-    @torch.inference_mode()
-    def resume(self, tokens: BlockTokens) -> FinalOutput:
-        """Run the blocks after L, the final norm and the pooling, as the model's own forward does.
-
-        ``pooled`` is its ``pooler_output``: for CLIP the normalised CLS token before the
-        projection, for SigLIP the attention-pooled one, else the normalised CLS token.
-        """
-        hidden = torch.cat([tokens.prefix, tokens.patch], 1)
-        with matmul_precision(self.precision, self.device):
-            hidden = self._through(hidden, self._blocks[self.site.layer :])
-            normed, pooled = self.family.finish(self.model, hidden)
-        return FinalOutput(patch=normed[:, self.n_prefix :], pooled=pooled)
-
-    @property
-    def _blocks(self) -> Sequence[Any]:
+    def blocks(self) -> Sequence[Any]:
+        """The blocks, first to last."""
         return self.family.blocks_of(self.model)
 
-    def _after(self, images: ImageBatch, layer: int) -> Tensor:
-        pixels = standardise(images, self.site, self.preprocessing, self.device)
+    def _stem(self, pixels: Tensor) -> Tensor:
         resized = self.site.resolution != self.model.config.image_size
-        with matmul_precision(self.precision, self.device):
-            return self._through(
-                self.family.stem(self.model, pixels, resized), self._blocks[:layer]
-            )
+        return self.family.stem(self.model, pixels, resized)
 
     def _through(self, hidden: Tensor, blocks: Sequence[Any]) -> Tensor:
-        positions = self._positions()
+        rotation = self._rotation()
+        positions = {} if rotation is None else {"position_embeddings": rotation}
         for block in blocks:
             hidden = block(hidden, attention_mask=None, **positions)
         return hidden
 
-    def _positions(self) -> dict[str, Any]:
+    def _query_and_key(self, block: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        attention: Any = getattr(block, self.family.attention)
+        z = getattr(block, self.family.norm)(hidden)
+
+        def heads(projection: Any) -> Tensor:
+            return projection(z).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+        query, key = heads(attention.q_proj), heads(attention.k_proj)
+        if rotation := self._rotation():
+            query, key = _rotated(query, *rotation), _rotated(key, *rotation)
+        return query * attention.head_dim**-0.5, key
+
+    def _finish(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return self.family.finish(self.model, hidden)
+
+    def _rotation(self) -> tuple[Tensor, Tensor] | None:
+        """Return cos and sin of every patch's angles [P, h]; None where the stem adds positions."""
+        if not self.family.rotary:
+            return None
         side = self.site.resolution
-        return self.family.positions(self.model, torch.empty(1, 3, side, side, device=self.device))
+        return self.model.rope_embeddings(torch.empty(1, 3, side, side, device=self.device))
 
 
-def load_transformers(
-    source: str, settings: BackboneSettings, device: torch.device
-) -> TransformersBackbone:
-    """Build the backbone of ``backbone.name = "transformers:SOURCE"``.
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the patch tokens of queries or keys [B, A, T, h]; prefix tokens have no position.
 
-    Args:
-        source: a hub's name, or a folder as ``save_pretrained`` leaves it. ``settings.weights``
-            may name such a folder (or the file in it) to stand in for the hub.
-        settings: layer, resolution, crop and precision. The resolution and crop that are not set
-            are those of the folder's preprocessing, then of its configuration.
-        device: where the weights go.
-
-    Raises:
-        BackboneError: ``transformers`` is not installed, nothing to load, a model of another kind,
-            weights that are not exactly the model's, a block or size that it does not have.
+    Channel i of the first half of a head and channel i of the second are the two coordinates of
+    one plane, which is turned by the patch's angle: (a, b) -> (a·cos - b·sin, b·cos + a·sin).
+    ``cos`` and ``sin`` repeat each angle in both halves (RoFormer, arXiv 2104.09864, in the
+    half-split form of DINOv3).
     """
-    require_transformers(settings.name)
-    _refuse_settings(settings)
-    found = find_source(source, settings.weights, name=settings.name)
-    family = _family(found, settings.name)
-    model = load_model(family, found, name=settings.name)
-    depth = len(family.blocks_of(model))
-    saved = saved_preprocessing(found.folder, family)
-    grid, patch = _grid(model, settings, saved.side)
-    site = Site(
-        model=f"transformers:{found.label} ({family.model_class})",
-        weights=found.weights,
-        layer=designated_layer(settings.layer, None, depth, settings.name),
-        width=int(model.config.hidden_size),
-        grid=grid,
-        patch=patch,
-    )
-    preprocessing = Preprocessing(
-        settings.crop_share or saved.preprocessing.crop_share,
-        saved.preprocessing.mean,
-        saved.preprocessing.std,
-    )
-    return TransformersBackbone(model.to(device), family, site, preprocessing, settings.precision)
+    n_prefix = x.shape[2] - cos.shape[0]
+    prefix, patch = x[:, :, :n_prefix], x[:, :, n_prefix:]
+    first, second = patch.chunk(2, -1)
+    return torch.cat([prefix, patch * cos + torch.cat([-second, first], -1) * sin], 2)
 
 
-def _refuse_settings(settings: BackboneSettings) -> None:
-    if settings.activation is not None:
-        raise BackboneError(
-            f"backbone.activation means nothing for {settings.name}: its {CONFIG} says which; "
-            "remove it"
-        )
-    if settings.positions == "meta":
-        raise BackboneError(
-            f"backbone.positions = 'meta' means nothing for {settings.name}: transformers resizes "
-            "position embeddings itself (bicubic); remove it"
-        )
+def _clip_stem(model: Any, pixels: Tensor, resized: bool) -> Tensor:
+    return model.pre_layrnorm(_fixed_stem(model, pixels, resized))
 
 
-def _family(found: Source, name: str) -> Family:
-    model_type = read_json(found.folder / CONFIG).get("model_type")
-    if model_type not in FAMILIES:
-        raise BackboneError(
-            f"{name} is a transformers model of type '{model_type}'; supported: "
-            f"{', '.join(FAMILIES)}. Others: an adapter of your own (docs/backbones.md)"
-        )
-    return FAMILIES[model_type]
+def _fixed_stem(model: Any, pixels: Tensor, resized: bool) -> Tensor:
+    return model.embeddings(pixels, interpolate_pos_encoding=resized)
 
 
-def _grid(model: Any, settings: BackboneSettings, saved_side: int | None) -> tuple[int, int]:
-    native, patch = model.config.image_size, model.config.patch_size
-    if not isinstance(native, int) or not isinstance(patch, int):
-        raise BackboneError(f"{settings.name} takes images or patches that are not square")
-    side = settings.resolution or saved_side or native
-    if side % patch:
-        nearest = max(round(side / patch), 1) * patch
-        raise BackboneError(
-            f"backbone.resolution = {side} is no multiple of {patch}, the patch side of "
-            f"{settings.name}; the nearest is {nearest}"
-        )
-    return side // patch, patch
+def _any_size_stem(model: Any, pixels: Tensor, resized: bool) -> Tensor:
+    del resized  # these adapt to the pixels unasked
+    return model.embeddings(pixels)
+
+
+def _clip_finish(model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    # the model's own `last_hidden_state` is without this norm, its `pooler_output` with it
+    return model.post_layernorm(hidden), model.post_layernorm(hidden[:, 0])
+
+
+def _siglip_finish(model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    normed = model.post_layernorm(hidden)
+    # without a pooling head, classifiers are put on the mean
+    return normed, model.head(normed) if model.use_head else normed.mean(1)
+
+
+def _class_finish(model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    normed = model.layernorm(hidden)
+    return normed, normed[:, 0]
+
+
+def _dinov3_finish(model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    normed = model.norm(hidden)
+    return normed, normed[:, 0]
+
+
+_CLIP = Family(
+    "CLIPVisionModel",
+    *("encoder.layers", "layer_norm1", "self_attn"),
+    *(_clip_stem, _clip_finish, 1),
+    *(CLIP_MEAN, CLIP_STD),
+)
+_SIGLIP = Family(
+    "SiglipVisionModel",
+    *("encoder.layers", "layer_norm1", "self_attn"),
+    *(_fixed_stem, _siglip_finish, 0),
+    *(HALF, HALF),
+)
+_DINOV2 = ("encoder.layer", "norm1", "attention", _any_size_stem, _class_finish, 1)
+
+FAMILIES: dict[str, Family] = {
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+    "dinov2": Family("Dinov2Model", *_DINOV2, IMAGENET_MEAN, IMAGENET_STD),
+    "dinov2_with_registers": Family(
+        "Dinov2WithRegistersModel", *_DINOV2, IMAGENET_MEAN, IMAGENET_STD
+    ),
+    "dinov3_vit": Family(
+        "DINOv3ViTModel",
+        *("model.layer", "norm1", "attention"),
+        *(_any_size_stem, _dinov3_finish, 1),
+        *(IMAGENET_MEAN, IMAGENET_STD),
+        rotary=True,
+    ),
+    # classifiers are saved without the pooler: it would stay random
+    "vit": Family(
+        "ViTModel",
+        *("layers", "layernorm_before", "attention"),
+        *(_fixed_stem, _class_finish, 1),
+        *(HALF, HALF),
+        options=(("add_pooling_layer", False),),
+    ),
+}
+"""By ``model_type`` of a ``config.json``. SigLIP 2 of one resolution calls itself ``siglip``."""

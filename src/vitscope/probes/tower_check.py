@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from vitscope.axes import ImageBatch
+from vitscope.backbones.adapter import standardise
 from vitscope.backbones.backbone import Backbone
-from vitscope.backbones.pixels import standardise
 from vitscope.errors import ConfigError
 from vitscope.probes.text import OpenClipTower
 from vitscope.progress import say

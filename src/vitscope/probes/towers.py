@@ -51,9 +51,9 @@ def load_tower(
     require_tower(backbone, settings)
     if settings.tower is None and backbone.name in REFERENCE_BACKBONES:
         # timm takes seconds to import: for a tower that needs it alone
-        from vitscope.backbones.reference.loading import load_reference_text  # noqa: PLC0415
+        from vitscope.backbones.scenes_vit import load_scenes_text  # noqa: PLC0415
 
-        return load_reference_text(backbone, device)
+        return load_scenes_text(backbone, device)
     name, tag = settings.tower, None
     if name is None:
         name, tag = OPEN_CLIP[backbone.name]

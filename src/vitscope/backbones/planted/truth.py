@@ -14,10 +14,9 @@ import ot
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from vitscope.backbones.planted.atoms import Atom
-from vitscope.backbones.planted.attention import attention_rows
 from vitscope.backbones.planted.mixture import border_cells
-from vitscope.backbones.planted.spec import Kind, PlantedSpec
+from vitscope.backbones.planted.planted import attention_rows
+from vitscope.backbones.planted.spec import Atom, Kind, PlantedSpec
 
 N_PLACEMENTS = 400
 """Draws per pair of support sizes: a standard error of about 0.003 of D_grid."""

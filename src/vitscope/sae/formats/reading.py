@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vitscope.backbones.weights.inflated import InflatedError, is_expanded, require_modest
+from vitscope.backbones.weights.reading import InflatedError, is_expanded, require_modest
 from vitscope.errors import SaeError
 
 MAX_TEXT_BYTES = 16 * 2**20

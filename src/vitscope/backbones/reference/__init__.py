@@ -1,1 +1,0 @@
-"""The reference backbones: small vision transformers trained on rendered scenes."""
