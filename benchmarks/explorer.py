@@ -26,7 +26,7 @@ from vitscope.images.sources import ImageSettings, SceneSet
 from vitscope.images.verify import verify_images, write_image_table
 from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.storage import load_sae, save_sae
+from vitscope.sae.storage import load_saved_sae, save_sae
 from vitscope.store.atomic import read_json, write_text
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_metadata, read_table, write_table
@@ -95,7 +95,7 @@ def make_run(folder: Path, n_features: int, n_images: int) -> None:
     emd = rng.gamma(1.0, 1.0, feature.size)
     cells = {name: rng.integers(1, 9, feature.size) for name in ("cells_first", "cells_second")}
     write_table(run.pairs, places | {"emd": emd} | cells, {})
-    old = load_sae(run.sae)
+    old = load_saved_sae(run.sae)
     directions = torch.randn(n_features, old.width)
     directions /= directions.norm(dim=1, keepdim=True)
     sae = SparseAutoencoder(

@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from vitscope.sae.storage import load_sae, save_sae
+from vitscope.sae.storage import load_saved_sae, save_sae
 from vitscope.store.run_directory import RunDirectory
 from vitscope.tokens.sources import ShardSource
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     run = RunDirectory(options.run)
-    whole = load_sae(run.sae)
+    whole = load_saved_sae(run.sae)
     tokens = ShardSource.open(run.activations, seed=0).sample(TOKENS)
     rounded = replace(whole, w_enc=whole.w_enc.half().float(), w_dec=whole.w_dec.half().float())
     figures: list[tuple[float, float]] = []

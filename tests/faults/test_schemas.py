@@ -20,7 +20,7 @@ from vitscope.probes import cache
 from vitscope.sae import step as checkpoint
 from vitscope.sae.parameters import Normalisation, Parameters
 from vitscope.sae.step import new_state
-from vitscope.sae.storage import SAE_SCHEMA, load_sae
+from vitscope.sae.storage import SAE_SCHEMA, load_saved_sae
 from vitscope.stages import evaluate
 from vitscope.store.atomic import read_json, write_json
 from vitscope.store.run_directory import RunDirectory
@@ -76,11 +76,11 @@ def test_an_sae(copied: RunDirectory) -> None:
     card = copied.sae / "sae.json"
     changed(card, SAE_SCHEMA + 1)
     with pytest.raises(SaeError, match=r"newer vitscope \(schema 3, this one knows 2\); upgrade"):
-        load_sae(copied.sae)
+        load_saved_sae(copied.sae)
     now = read_json(changed(card, SAE_SCHEMA))
     first = {key: value for key, value in now.items() if key not in ("activation", "token_norm")}
     write_json(card, {**first, "schema": 1})
-    assert load_sae(copied.sae).token_norm is None, "one of schema 1 is read as what it was"
+    assert load_saved_sae(copied.sae).token_norm is None, "one of schema 1 is read as what it was"
 
 
 def test_a_checkpoint_of_another_number_is_not_continued(

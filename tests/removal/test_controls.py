@@ -11,8 +11,8 @@ from vitscope.removal.activation import group_activation
 from vitscope.removal.contribution import encode_sparse
 from vitscope.removal.controls import matched_controls
 from vitscope.removal.statistics import ContributionSums
-from vitscope.sae.activity import FeatureActivity
 from vitscope.sae.model import SparseAutoencoder
+from vitscope.sae.quality import FeatureActivity
 
 
 def dictionary(seed: int, m: int = 300) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from vitscope.backbones.backbone import Site
 from vitscope.report.data import PartitionSizes, ReportData, StageTiming
-from vitscope.sae.reconstruction_metrics import GroupMetrics, ReconstructionMetrics
+from vitscope.sae.quality import GroupMetrics, ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum, norm_spectrum
 from vitscope.scope.bootstrap import Interval
 from vitscope.scope.cds import FeatureScores

@@ -22,7 +22,7 @@ from tests.report.synthetic_report import (
 
 from vitscope.report.data import PartitionSizes, ReportData
 from vitscope.report.page import render_report, write_report
-from vitscope.sae.reconstruction_metrics import GroupMetrics, ReconstructionMetrics
+from vitscope.sae.quality import GroupMetrics, ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.bootstrap import Interval
 from vitscope.scope.cds import FeatureScores

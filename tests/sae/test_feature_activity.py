@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vitscope.sae.activity import FeatureActivity
+from vitscope.sae.quality import FeatureActivity
 
 FEATURES = 7
 

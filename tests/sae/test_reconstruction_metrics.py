@@ -8,11 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vitscope.sae.reconstruction_metrics import (
-    GroupMetrics,
-    ReconstructionMetrics,
-    ReconstructionSums,
-)
+from vitscope.sae.quality import GroupMetrics, ReconstructionMetrics, ReconstructionSums
 
 WIDTH, FEATURES = 6, 9
 

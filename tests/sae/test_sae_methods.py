@@ -16,7 +16,7 @@ from torch import Tensor
 from vitscope.distributed import ALONE
 from vitscope.errors import ConfigError
 from vitscope.sae import losses
-from vitscope.sae.losses import EncodedBatch
+from vitscope.sae.losses import TrainingBatch
 from vitscope.sae.model import AboveThresholds, TopK
 from vitscope.sae.objective import Evaluation, evaluate
 from vitscope.sae.optimiser import THETA_RATE, UnitDecoderAdam
@@ -34,7 +34,7 @@ from vitscope.sae.settings import (
     TokenTopK,
 )
 from vitscope.sae.source import TensorSource
-from vitscope.sae.storage import load_sae, save_sae
+from vitscope.sae.storage import load_saved_sae, save_sae
 from vitscope.sae.training import train_sae
 
 WIDTH, FEATURES, BATCH, K = 12, 40, 70, 3
@@ -94,7 +94,7 @@ def test_sparse_and_dense_forms_agree(name: str) -> None:
     kept = PreActivationBuffer(BATCH, FEATURES, like=x)
     centred = x - parameters.b_dec
     kept.encode(centred, parameters.w_enc, parameters.b_enc)
-    batch = EncodedBatch(x, centred, kept, parameters, BATCH, 0, ALONE)
+    batch = TrainingBatch(x, centred, kept, parameters, BATCH, 0, ALONE)
     sparse, dense = (
         losses.reconstruct_gated(batch, method, K, sparse_up_to=share) for share in (1.0, 0.0)
     )
@@ -178,7 +178,7 @@ def test_every_method_trains_saves_and_loads(name: MethodName, tmp_path: Path) -
     sae = train_sae(source, settings, seed=0).sae
     assert float(hungarian_cosine(atoms, sae.w_dec).mean()) >= 0.75
     save_sae(tmp_path, sae)
-    again = load_sae(tmp_path)
+    again = load_saved_sae(tmp_path)
     assert torch.equal(again.encode(tokens[:50]), sae.encode(tokens[:50]))
     if name == "topk":
         assert again.activation == TopK()

@@ -6,7 +6,7 @@ from torch import Tensor
 from vitscope.sae.code import SparseCode
 from vitscope.sae.gradients import sparse_row_gradients
 from vitscope.sae.objective import evaluate
-from vitscope.sae.optimiser import EPSILON, UnitDecoderAdam
+from vitscope.sae.optimiser import ADAM_EPSILON, UnitDecoderAdam
 from vitscope.sae.parameters import Parameters
 from vitscope.sae.selection import PreActivationBuffer
 from vitscope.sae.settings import Objective
@@ -159,7 +159,7 @@ def test_thirty_steps_equal_default_adam_on_the_dense_form(
     ours = random_parameters(WIDTH, FEATURES, seed=7, dtype=dtype)
     leaves, dead = autograd_leaves(ours), dead_mask(6)
     adam = torch.optim.Adam(
-        list(leaves.named().values()), lr=0, eps=EPSILON, foreach=False, fused=False
+        list(leaves.named().values()), lr=0, eps=ADAM_EPSILON, foreach=False, fused=False
     )
     mine = UnitDecoderAdam(ours)
     start = ours.w_enc.clone()

@@ -26,7 +26,7 @@ from vitscope.sae.storage import (
     SAE_SCHEMA,
     WEIGHTS,
     check_fits,
-    load_sae,
+    load_saved_sae,
     sae_digest,
     save_sae,
 )
@@ -50,7 +50,7 @@ def test_a_loaded_sae_is_the_saved_one(
 ) -> None:
     sae = replace(sae, site=site)
     files = save_sae(tmp_path / "new" / "sae", sae)
-    loaded = load_sae(tmp_path / "new" / "sae")
+    loaded = load_saved_sae(tmp_path / "new" / "sae")
     assert [p.name for p in files] == [WEIGHTS, CARD]
     assert all(p.is_file() for p in files)
     for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
@@ -75,15 +75,15 @@ def test_missing_files_are_named(sae: SparseAutoencoder, gone: list[str], tmp_pa
     for name in gone:
         (tmp_path / name).unlink()
     with pytest.raises(SaeError, match=f"{' and '.join(gone)} missing"):
-        load_sae(tmp_path)
+        load_saved_sae(tmp_path)
 
 
 def test_a_folder_that_does_not_exist_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(SaeError, match="holds no SAE"):
-        load_sae(tmp_path / "nowhere")
+        load_saved_sae(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(SaeError, match="holds no SAE"):
-        load_sae(tmp_path / "file")
+        load_saved_sae(tmp_path / "file")
 
 
 def without(name: str) -> Callable[[dict[str, Tensor]], None]:
@@ -116,7 +116,7 @@ def test_damaged_weights_are_refused(
     damage(tensors)
     save_tensors(tmp_path / WEIGHTS, tensors, {})
     with pytest.raises(SaeError, match=message):
-        load_sae(tmp_path)
+        load_saved_sae(tmp_path)
 
 
 def test_a_flipped_bit_and_a_cut_file(sae: SparseAutoencoder, tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_a_flipped_bit_and_a_cut_file(sae: SparseAutoencoder, tmp_path: Path) ->
     content = bytearray((tmp_path / WEIGHTS).read_bytes())
     (tmp_path / WEIGHTS).write_bytes(content[:-10])
     with pytest.raises(SaeError, match="damaged"):
-        load_sae(tmp_path)
+        load_saved_sae(tmp_path)
     content[-10] ^= 1
     (tmp_path / WEIGHTS).write_bytes(content)
     with pytest.raises(SaeError, match="checksum"):
-        load_sae(tmp_path)
+        load_saved_sae(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_wrong_card_is_refused(
     card = json.loads((tmp_path / CARD).read_text())
     (tmp_path / CARD).write_text(json.dumps(card | change))
     with pytest.raises(SaeError, match=message):
-        load_sae(tmp_path)
+        load_saved_sae(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"schema": 1}'])
@@ -162,7 +162,7 @@ def test_a_card_that_is_none(sae: SparseAutoencoder, text: str, tmp_path: Path) 
     save_sae(tmp_path, sae)
     (tmp_path / CARD).write_text(text)
     with pytest.raises(SaeError, match=CARD):
-        load_sae(tmp_path)
+        load_saved_sae(tmp_path)
 
 
 def test_weights_that_are_not_finite_are_not_saved(sae: SparseAutoencoder, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_every_form_is_saved(
 ) -> None:
     sae = replace(sae, activation=activation, token_norm=norm)
     save_sae(tmp_path, sae)
-    loaded = load_sae(tmp_path)
+    loaded = load_saved_sae(tmp_path)
     x = torch.randn(20, 12)
     assert (type(loaded.activation), loaded.token_norm) == (type(activation), norm)
     assert torch.equal(loaded.encode(x), sae.encode(x))
@@ -211,7 +211,7 @@ def test_a_card_of_the_first_schema_is_read(sae: SparseAutoencoder, tmp_path: Pa
     del card["activation"], card["token_norm"]
     (tmp_path / CARD).write_text(json.dumps(card))
     x = torch.randn(20, 12)
-    assert torch.equal(load_sae(tmp_path).encode(x), sae.encode(x))
+    assert torch.equal(load_saved_sae(tmp_path).encode(x), sae.encode(x))
 
 
 def test_thresholds_that_the_card_does_not_speak_of(sae: SparseAutoencoder, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_thresholds_that_the_card_does_not_speak_of(sae: SparseAutoencoder, tmp_
     card = json.loads((tmp_path / CARD).read_text()) | {"activation": {"kind": "threshold"}}
     (tmp_path / CARD).write_text(json.dumps(card))
     with pytest.raises(SaeError, match="it says nothing of thresholds"):
-        load_sae(tmp_path)
+        load_saved_sae(tmp_path)
 
 
 def test_what_an_imported_sae_declares_is_compared(sae: SparseAutoencoder) -> None:
@@ -235,7 +235,7 @@ def test_what_an_imported_sae_declares_is_compared(sae: SparseAutoencoder) -> No
 
 def test_the_digest_is_of_what_decides_the_codes(sae: SparseAutoencoder, tmp_path: Path) -> None:
     save_sae(tmp_path, sae)
-    same = replace(load_sae(tmp_path), info={"another": "story"}, site=None)
+    same = replace(load_saved_sae(tmp_path), info={"another": "story"}, site=None)
     assert sae_digest(same) == sae_digest(sae)
     others = [
         replace(sae, b_dec=sae.b_dec + 1e-6),
@@ -253,7 +253,7 @@ def test_the_digest_is_of_what_decides_the_codes(sae: SparseAutoencoder, tmp_pat
 def test_half_precision_on_disk_is_fp32_in_memory(sae: SparseAutoencoder, tmp_path: Path) -> None:
     halved = replace(sae, w_enc=sae.w_enc.half(), w_dec=sae.w_dec.bfloat16())
     save_sae(tmp_path, halved)
-    loaded = load_sae(tmp_path)
+    loaded = load_saved_sae(tmp_path)
     assert loaded.w_enc.dtype == loaded.w_dec.dtype == loaded.b_enc.dtype == torch.float32
     assert torch.equal(loaded.w_enc, sae.w_enc.half().float())
     assert torch.equal(loaded.w_dec, sae.w_dec.bfloat16().float())

@@ -18,7 +18,7 @@ from vitscope.probes.cache import read_cache
 from vitscope.probes.labelled import LabelledScenes
 from vitscope.removal.contribution import active_entries
 from vitscope.removal.statistics import ContributionSums
-from vitscope.sae.storage import load_sae
+from vitscope.sae.storage import load_saved_sae
 from vitscope.stages.probe_plan import plan_lines, plan_notes, plan_probes
 from vitscope.stages.removal_tables import read_removal
 from vitscope.store.run_directory import RunDirectory
@@ -89,7 +89,7 @@ def test_predictions_of_every_image_add_up_to_the_summary(probed: RunDirectory) 
 def test_energy_is_summed_over_all_tokens_in_parts(probed: RunDirectory) -> None:
     import vitscope as vs
 
-    backbone, sae = vs.load_backbone("scenes-vit"), load_sae(probed.sae)
+    backbone, sae = vs.load_backbone("scenes-vit"), load_saved_sae(probed.sae)
     images = LabelledScenes("classification", 0, 24, seed=1, side=88)
     sums = ContributionSums(sae.n_features)
     from torch import stack

@@ -15,7 +15,7 @@ from tests.stages.probe_study import probe_study
 from tests.stages.small_study import small_study
 
 from vitscope.pipeline import run_study
-from vitscope.sae.storage import load_sae
+from vitscope.sae.storage import load_saved_sae
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.stage import read_stamp
 from vitscope.store.tables import read_table
@@ -53,7 +53,7 @@ def assert_same_training(found: RunDirectory, expected: RunDirectory) -> None:
     for one, other in zip(mine, theirs, strict=True):
         for figure in ("loss", "fvu", "l0", "dead_share"):
             assert one[figure] == pytest.approx(other[figure], rel=1e-5, abs=1e-5), figure
-    one, other = load_sae(found.sae), load_sae(expected.sae)
+    one, other = load_saved_sae(found.sae), load_saved_sae(expected.sae)
     torch.testing.assert_close(one.w_dec, other.w_dec, rtol=1e-3, atol=1e-4)
     assert one.threshold == pytest.approx(other.threshold, rel=1e-4)
 

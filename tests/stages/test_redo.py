@@ -14,7 +14,7 @@ from tests.stages.small_study import small_study
 from vitscope.errors import ArtifactError, ConfigError, SaeError
 from vitscope.images.verify import read_image_table
 from vitscope.pipeline import chosen_stages, run_study
-from vitscope.sae.storage import load_sae, save_sae
+from vitscope.sae.storage import load_saved_sae, save_sae
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
@@ -182,7 +182,7 @@ def test_a_stage_that_does_not_exist_is_refused(pictures: Path, tmp_path: Path) 
 def test_an_sae_of_another_width_or_site_is_refused(
     finished: RunDirectory, pictures: Path, tmp_path: Path
 ) -> None:
-    sae = load_sae(finished.sae)
+    sae = load_saved_sae(finished.sae)
     narrow = replace(sae, w_enc=sae.w_enc[:100], w_dec=sae.w_dec[:, :100], b_dec=sae.b_dec[:100])
     save_sae(tmp_path / "narrow", replace(narrow, site=None))
     with pytest.raises(SaeError, match="takes activations of width 100, but planted gives width"):
@@ -197,7 +197,7 @@ def test_another_given_sae_is_taken_in_anew(
     copied: RunDirectory, pictures: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own"
-    sae = load_sae(copied.sae)
+    sae = load_saved_sae(copied.sae)
     save_sae(own, sae)
     study = small_study(pictures, sae={"path": own})
     run_study(study, copied.root)
@@ -205,7 +205,7 @@ def test_another_given_sae_is_taken_in_anew(
     outcomes = run_study(study, copied.root, only=["train", "evaluate"])
     assert not outcomes["train"].skipped
     assert not outcomes["evaluate"].skipped
-    torch.testing.assert_close(load_sae(copied.sae).w_enc, sae.w_enc * 1.5)
+    torch.testing.assert_close(load_saved_sae(copied.sae).w_enc, sae.w_enc * 1.5)
 
 
 def test_a_stage_alone_refuses_to_build_on_what_is_out_of_date(

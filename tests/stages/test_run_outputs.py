@@ -15,7 +15,7 @@ from tests.stages.small_study import N_IMAGES, small_study
 
 import vitscope as vs
 from vitscope.pipeline import STAGES, chosen_stages, run_study
-from vitscope.sae.storage import load_sae
+from vitscope.sae.storage import load_saved_sae
 from vitscope.scope.views import Overlap
 from vitscope.stages.purposes import PURPOSES
 from vitscope.store.run_directory import RunDirectory
@@ -112,7 +112,7 @@ def test_ids_are_paths_below_the_folder(finished: RunDirectory, pictures: Path) 
 
 
 def test_the_sae_opens_and_belongs_to_the_backbone(finished: RunDirectory) -> None:
-    sae = load_sae(finished.sae)
+    sae = load_saved_sae(finished.sae)
     assert (sae.width, sae.n_features) == (N_FEATURES, N_FEATURES)
     assert sae.site == vs.load_backbone("planted").site
     with safe_open(finished.sae / "sae.safetensors", "np") as plain:

@@ -14,7 +14,7 @@ from tests.stages.small_study import small_study
 from vitscope.errors import ConfigError, SaeError
 from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.storage import load_sae, save_sae
+from vitscope.sae.storage import load_saved_sae, save_sae
 from vitscope.stages.compare import compare_saes, comparison_lines, match_all
 from vitscope.stages.context import StageOutcome
 from vitscope.stages.sweep import sweep_lines, sweep_points, sweep_study
@@ -42,7 +42,7 @@ def test_a_sweep_trains_every_combination_and_tells(pictures: Path, tmp_path: Pa
     run = RunDirectory(tmp_path)
     assert read_json(run.table("sweep"))["rows"] == rows
     for row in rows:
-        sae = load_sae(tmp_path / "sweep" / row["name"])
+        sae = load_saved_sae(tmp_path / "sweep" / row["name"])
         assert (sae.k, sae.info["seed"]) == (row["k"], row["seed"])
         assert sae.info["held_out"] == "images"
         assert sae.info["held_out_fvu"] == row["held_out_fvu"]
@@ -80,7 +80,7 @@ def test_streamed_training_equals_that_from_shards(
     run_study(study, tmp_path, only=["images", "extract", "train"])
     run = RunDirectory(tmp_path)
     assert [path.name for path in run.activations.iterdir()] == ["manifest.json"]
-    streamed, shards = load_sae(run.sae), load_sae(finished.sae)
+    streamed, shards = load_saved_sae(run.sae), load_saved_sae(finished.sae)
     # all images fit into one window: the same batches; the encoder begins on other samples
     cosine = (streamed.w_dec * shards.w_dec).sum(1)
     assert float(cosine.mean()) > 0.99
@@ -144,7 +144,7 @@ def test_matched_features_of_two_scored_runs_agree_in_cds(
     pictures: Path, finished: RunDirectory, tmp_path: Path
 ) -> None:
     """The same dictionary in another order: nothing but the matching can bring scores together."""
-    sae = load_sae(finished.sae)
+    sae = load_saved_sae(finished.sae)
     order = torch.randperm(sae.n_features, generator=torch.Generator().manual_seed(1))
     save_sae(
         tmp_path / "sae",

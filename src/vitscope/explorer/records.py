@@ -16,7 +16,7 @@ from vitscope.images.sources import ImageRef
 from vitscope.probes.prompts import Prompts
 from vitscope.probes.text import TextTower
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.reconstruction_metrics import ReconstructionMetrics
+from vitscope.sae.quality import ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.scope.settings import ScopeSettings

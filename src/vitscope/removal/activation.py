@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.removal.groups import Group, group_mask
-from vitscope.sae.activity import FeatureActivity
+from vitscope.sae.quality import FeatureActivity
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.report.spectrum import awcds_of_highest, awcds_of_median
-from vitscope.sae.reconstruction_metrics import ReconstructionMetrics
+from vitscope.sae.quality import ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.evidence import Evidence
 from vitscope.scope.instability_summary import ReadingInstability

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vitscope.backbones.backbone import Site
 from vitscope.report.beside import RunFigures
 from vitscope.report.removal import RemovalFigures
-from vitscope.sae.reconstruction_metrics import ReconstructionMetrics
+from vitscope.sae.quality import ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.cds import FeatureScores
 from vitscope.scope.evidence import Evidence

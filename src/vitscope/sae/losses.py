@@ -26,7 +26,7 @@ _DECODED_FEATURES = 512
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedBatch:
+class TrainingBatch:
     """A batch and its pre-activations, on one rank.
 
     Attributes:
@@ -80,7 +80,7 @@ class Reconstruction:
     code: SparseCode | None = None
 
 
-def reconstruct_kept(batch: EncodedBatch, mine: SparseCode) -> Reconstruction:
+def reconstruct_kept(batch: TrainingBatch, mine: SparseCode) -> Reconstruction:
     """Return ``Σ‖x − x̂‖² / (B·d)`` and its gradients for the entries ``mine`` of this rank."""
     decoder = batch.parameters
     error = mine.decode(decoder.w_dec).add_(decoder.b_dec).sub_(batch.x)
@@ -99,7 +99,7 @@ def reconstruct_kept(batch: EncodedBatch, mine: SparseCode) -> Reconstruction:
 
 
 def reconstruct_nested(
-    batch: EncodedBatch, mine: SparseCode, ends: tuple[int, ...]
+    batch: TrainingBatch, mine: SparseCode, ends: tuple[int, ...]
 ) -> Reconstruction:
     """Return the mean over prefixes of the dictionary of their losses, and its gradients.
 
@@ -140,7 +140,7 @@ def reconstruct_nested(
 
 
 def reconstruct_gated(
-    batch: EncodedBatch, method: ReluL1 | JumpRelu, k: int, *, sparse_up_to: float = SPARSE_UP_TO
+    batch: TrainingBatch, method: ReluL1 | JumpRelu, k: int, *, sparse_up_to: float = SPARSE_UP_TO
 ) -> Reconstruction:
     """Return the reconstruction loss plus the method's penalty, and their gradients.
 
@@ -159,7 +159,7 @@ def reconstruct_gated(
     return _sparse(batch, method, k, thresholds, near)
 
 
-def _gates(batch: EncodedBatch, method: ReluL1 | JumpRelu) -> tuple[Float[Tensor, "m"], float]:
+def _gates(batch: TrainingBatch, method: ReluL1 | JumpRelu) -> tuple[Float[Tensor, "m"], float]:
     """Return every feature's θ and the width of the window around it."""
     learned = batch.parameters.log_threshold
     if isinstance(method, ReluL1) or learned is None:
@@ -168,7 +168,7 @@ def _gates(batch: EncodedBatch, method: ReluL1 | JumpRelu) -> tuple[Float[Tensor
 
 
 def _penalty(
-    batch: EncodedBatch, method: ReluL1 | JumpRelu, k: int, n_active: int, total: Tensor
+    batch: TrainingBatch, method: ReluL1 | JumpRelu, k: int, n_active: int, total: Tensor
 ) -> tuple[Tensor, float]:
     """Return the penalty, and its derivative by a code (ReLU) or by an entry's count (JumpReLU)."""
     if isinstance(method, ReluL1):
@@ -180,7 +180,7 @@ def _penalty(
 
 
 def _sparse(
-    batch: EncodedBatch,
+    batch: TrainingBatch,
     method: ReluL1 | JumpRelu,
     k: int,
     thresholds: Float[Tensor, "m"],
@@ -236,7 +236,7 @@ def _value_gradients(
 
 
 def _dense(
-    batch: EncodedBatch, method: ReluL1 | JumpRelu, k: int, thresholds: Float[Tensor, "m"]
+    batch: TrainingBatch, method: ReluL1 | JumpRelu, k: int, thresholds: Float[Tensor, "m"]
 ) -> Reconstruction:
     decoder, buffer, ranks = batch.parameters, batch.buffer, batch.ranks
     error = decoder.b_dec - batch.x
@@ -287,7 +287,7 @@ class DenseRowGradients:
         of_values: gradient of every active value by another way than the decoder.
     """
 
-    batch: EncodedBatch
+    batch: TrainingBatch
     thresholds: Float[Tensor, "m"]
     output_gradient: Rows
     of_values: float

@@ -22,8 +22,8 @@ from vitscope.sae.gradients import (
     sparse_row_gradients,
 )
 from vitscope.sae.losses import (
-    EncodedBatch,
     Reconstruction,
+    TrainingBatch,
     reconstruct_gated,
     reconstruct_kept,
     reconstruct_nested,
@@ -91,7 +91,7 @@ def evaluate(
     n_rows, first_row = sum(n_rows_of), sum(n_rows_of[: ranks.rank])
     centred = x - parameters.b_dec
     buffer.encode(centred, parameters.w_enc, parameters.b_enc)
-    batch = EncodedBatch(x, centred, buffer, parameters, n_rows, first_row, ranks)
+    batch = TrainingBatch(x, centred, buffer, parameters, n_rows, first_row, ranks)
     found = _reconstructed(batch, objective)
     auxiliary, gradients = x.new_zeros(()), found.gradients
     if dead is not None and objective.aux_coefficient > 0 and bool(dead.any()):
@@ -109,7 +109,7 @@ def evaluate(
     )
 
 
-def _reconstructed(batch: EncodedBatch, objective: Objective) -> Reconstruction:
+def _reconstructed(batch: TrainingBatch, objective: Objective) -> Reconstruction:
     buffer, ranks, k = batch.buffer, batch.ranks, objective.k
     match objective.method:
         case BatchTopK():
@@ -125,7 +125,7 @@ def _reconstructed(batch: EncodedBatch, objective: Objective) -> Reconstruction:
 
 
 def auxiliary_loss(
-    batch: EncodedBatch, found: Reconstruction, dead: Int64[Tensor, "n_dead"], objective: Objective
+    batch: TrainingBatch, found: Reconstruction, dead: Int64[Tensor, "n_dead"], objective: Objective
 ) -> tuple[Float[Tensor, ""], RowGradients]:
     """Return ``Σ‖r − r̂‖² / Σ‖r − mean r‖²`` over all ranks, and the gradients of its weighted form.
 

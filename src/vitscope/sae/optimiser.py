@@ -12,7 +12,7 @@ from vitscope.sae.parameters import Parameters
 
 BETAS = (0.9, 0.999)
 
-EPSILON = 1e-10
+ADAM_EPSILON = 1e-10
 """Added to Adam's denominator. The loss is a mean over B·d, so gradients are near 1e-6 an element
 and a rare feature's second moment far smaller: torch's 1e-8 would damp exactly those."""
 
@@ -146,7 +146,7 @@ class UnitDecoderAdam:
             beta2=BETAS[1],
             lr=rate,
             weight_decay=0.0,
-            eps=EPSILON,
+            eps=ADAM_EPSILON,
             maximize=False,
         )
 

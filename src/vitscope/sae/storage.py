@@ -35,7 +35,7 @@ DECLARED_HOOK, DECLARED_LAYER = "declared_hook", "declared_layer"
 (from 1) whose output that is; no block where it is not the residual stream."""
 
 WEIGHTS, CARD = "sae.safetensors", "sae.json"
-TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec")
+SAE_TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec")
 
 _THRESHOLDS = "thresholds"
 """Name of the one tensor that an activation may have."""
@@ -58,7 +58,7 @@ def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
     """
     folder = Path(folder)
     activation, of_activation = _describe_activation(sae.activation)
-    tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS} | of_activation
+    tensors = {name: cast(Tensor, getattr(sae, name)) for name in SAE_TENSORS} | of_activation
     require_finite(tensors, folder)
     weights, card = folder / WEIGHTS, folder / CARD
     save_tensors(weights, tensors, {"schema": str(SAE_SCHEMA)})
@@ -81,7 +81,7 @@ def save_sae(folder: Path | str, sae: SparseAutoencoder) -> list[Path]:
     return [weights, card]
 
 
-def load_sae(folder: Path | str) -> SparseAutoencoder:
+def load_saved_sae(folder: Path | str) -> SparseAutoencoder:
     """Load the SAE that vitscope wrote into ``folder``.
 
     Any format and any place: :func:`vitscope.sae.formats.load.load_sae`.
@@ -121,7 +121,7 @@ def sae_digest(sae: SparseAutoencoder) -> str:
     """Return a hash of everything that decides codes and reconstructions, wherever it came from."""
     activation, of_activation = _describe_activation(sae.activation)
     norm = _describe_token_norm(sae.token_norm)
-    tensors = {name: cast(Tensor, getattr(sae, name)) for name in TENSORS} | of_activation
+    tensors = {name: cast(Tensor, getattr(sae, name)) for name in SAE_TENSORS} | of_activation
     told = json.dumps([sae.threshold, sae.k, activation, norm, sorted(tensors)])
     chunks = [tensors[name].cpu().contiguous() for name in sorted(tensors)]
     shapes = [(str(chunk.dtype), tuple(chunk.shape)) for chunk in chunks]
@@ -217,11 +217,13 @@ def _assemble(
 
 
 def _require_names(tensors: dict[str, Tensor], path: Path) -> None:
-    problems = [f"{name} is missing" for name in TENSORS if name not in tensors]
-    problems += [f"{name} is unexpected" for name in sorted(set(tensors) - {*TENSORS, _THRESHOLDS})]
+    problems = [f"{name} is missing" for name in SAE_TENSORS if name not in tensors]
+    problems += [
+        f"{name} is unexpected" for name in sorted(set(tensors) - {*SAE_TENSORS, _THRESHOLDS})
+    ]
     problems += [
         f"{name} is {tensors[name].dtype}, not floating point"
-        for name in TENSORS
+        for name in SAE_TENSORS
         if name in tensors and not tensors[name].is_floating_point()
     ]
     if problems:

@@ -22,11 +22,11 @@ from vitscope.sae.gradients import (
     SparseRowGradients,
     SummedRowGradients,
 )
-from vitscope.sae.optimiser import BETAS, EPSILON, AdamMoments
+from vitscope.sae.optimiser import ADAM_EPSILON, BETAS, AdamMoments
 
 _FIRST_DECAY = tl.constexpr(BETAS[0])
 _SECOND_DECAY = tl.constexpr(BETAS[1])
-_DAMPING = tl.constexpr(EPSILON)
+_DAMPING = tl.constexpr(ADAM_EPSILON)
 
 _SEGMENT = 64
 """Entries up to which a feature's own program sums them, and entries of a segment: a feature with

@@ -16,7 +16,7 @@ from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageSettings, open_image_set
 from vitscope.pipeline import OnStage, run_study
 from vitscope.sae.settings import SaeSettings
-from vitscope.sae.storage import load_sae, save_sae
+from vitscope.sae.storage import load_saved_sae, save_sae
 from vitscope.scope.outliers import OutlierSettings
 from vitscope.scope.settings import ScopeSettings
 from vitscope.selfcheck.check import Check, failures
@@ -141,7 +141,7 @@ def _run_trained(
         outliers=OutlierSettings(images=_n_for_instability(images)),
     )
     run_study(study, root / mode, only=SCORE_STAGES, on_stage=on_stage)
-    sae = load_sae(root / mode / "sae")
+    sae = load_saved_sae(root / mode / "sae")
     return check_recovery(
         oracle.backbone,
         match_atoms(oracle.backbone, sae),

@@ -17,7 +17,7 @@ from vitscope.images.sources import ImageRef
 from vitscope.images.verify import VerifiedImages, read_image_table
 from vitscope.sae.formats.load import load_sae as load_any_sae
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.storage import check_fits, load_sae
+from vitscope.sae.storage import check_fits, load_saved_sae
 from vitscope.scope.instability_settings import compared_overlaps
 from vitscope.scope.views import plain_view, shifted_views
 from vitscope.stages.joined import announce_end, announced, joined_stage
@@ -63,7 +63,7 @@ class Context:
     @cached_property
     def sae(self) -> SparseAutoencoder:
         """The run's SAE, on the backbone's terms."""
-        sae = load_sae(self.run.sae)
+        sae = load_saved_sae(self.run.sae)
         check_fits(sae, self.backbone.site)
         return sae.to(self.device)
 

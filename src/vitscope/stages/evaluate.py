@@ -11,8 +11,7 @@ from torch import Tensor
 from vitscope.images.sources import ImageRef
 from vitscope.removal.contribution import active_entries
 from vitscope.removal.statistics import ContributionSums
-from vitscope.sae.activity import FeatureActivity
-from vitscope.sae.reconstruction_metrics import GROUPS, ReconstructionSums
+from vitscope.sae.quality import TOKEN_GROUPS, FeatureActivity, ReconstructionSums
 from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
 from vitscope.stages.chunked import Batches, pass_over
 from vitscope.stages.context import Context, StageOutcome
@@ -130,7 +129,11 @@ def _write_left_out(
             rest.merge(one)
         found = rest.metrics()
         rows.append(
-            {f"{n}.{group}": getattr(getattr(found, group), n) for group in GROUPS for n in FIGURES}
+            {
+                f"{n}.{group}": getattr(getattr(found, group), n)
+                for group in TOKEN_GROUPS
+                for n in FIGURES
+            }
         )
     columns = {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
     write_table(context.run.columns("reconstruction_left_out"), columns, source)

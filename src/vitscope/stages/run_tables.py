@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vitscope.sae.reconstruction_metrics import GroupMetrics, ReconstructionMetrics
+from vitscope.sae.quality import GroupMetrics, ReconstructionMetrics
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.outliers import NormHistogram, OutlierThreshold
 from vitscope.store.atomic import read_json

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitscope.errors import ArtifactError
 from vitscope.progress import track
-from vitscope.sae.storage import load_sae
+from vitscope.sae.storage import load_saved_sae
 from vitscope.scope.matching import match_features
 from vitscope.scope.stability import Agreement, agreement, within_run
 from vitscope.scope.views import Overlap
@@ -95,7 +95,7 @@ def _against(context: Context, folder: Path) -> Agreement:
     other, own = RunDirectory(folder), context.run
     with tables_of(folder):
         one, two = (read_table(run.features)["cds"].astype(np.float64) for run in (own, other))
-    theirs = load_sae(other.sae)
+    theirs = load_saved_sae(other.sae)
     change = f"{folder.name}: {_difference(own, other)}"
     if not np.array_equal(theirs.w_dec.numpy(), context.sae.w_dec.cpu().numpy()):
         if theirs.width != context.sae.width:

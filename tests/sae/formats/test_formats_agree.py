@@ -9,7 +9,7 @@ from tests.sae.formats.cases import expected, folders, parameters
 from vitscope.sae.formats.detect import FORMATS
 from vitscope.sae.formats.load import load_sae
 from vitscope.sae.formats.source import open_source
-from vitscope.sae.storage import load_sae as load_own
+from vitscope.sae.storage import load_saved_sae as load_own
 from vitscope.sae.storage import save_sae
 
 LIBRARIES = {

@@ -12,7 +12,7 @@ from vitscope.errors import SaeError
 from vitscope.sae.formats.diagnostics import check_reconstruction, diagnose
 from vitscope.sae.formats.load import load_sae
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.reconstruction_metrics import ReconstructionSums
+from vitscope.sae.quality import ReconstructionSums
 
 WIDTH, FEATURES, TOKENS = 6, 12, 700
 

@@ -40,12 +40,12 @@ def _load(path: Path) -> SparseAutoencoder:
     if mapping is not None:
         sae = read_mapped(mapping)
     elif (own := _own_folder(path)) is not None:
-        return storage.load_sae(own)
+        return storage.load_saved_sae(own)
     else:
         source = open_source(path)
         with shapes_must_fit(source):
             sae = detect(source).read(source)
-    tensors = {name: getattr(sae, name) for name in storage.TENSORS}
+    tensors = {name: getattr(sae, name) for name in storage.SAE_TENSORS}
     require_finite(tensors, path)
     return sae
 

@@ -11,7 +11,7 @@ from vitscope.backbones.hub import require_answer
 from vitscope.errors import BackboneError, SaeError
 from vitscope.sae.formats.hub import why_unreachable
 from vitscope.sae.formats.hub_folder import README
-from vitscope.sae.storage import load_sae
+from vitscope.sae.storage import load_saved_sae
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -56,7 +56,7 @@ def push(folder: Path | str, repo: str, *, dry_run: bool, private: bool = True) 
     folder = Path(folder)
     if _REPO.fullmatch(repo) is None:
         raise SaeError(f"'{repo}' is no repository of the hub; write owner/name")
-    load_sae(folder)  # whole, and what its card says
+    load_saved_sae(folder)  # whole, and what its card says
     if not (folder / README).is_file():
         raise SaeError(f"{folder} has no {README}; write the folder with `vitscope export` first")
     planned = Push(repo, private, _files(folder))

@@ -1,4 +1,8 @@
-"""FVU, L0 and cosine similarity over all tokens and over outlier tokens (protocol, section 3)."""
+"""What an SAE does over many tokens: how well it reconstructs, and how often each feature fires.
+
+Both are sums that batches, shards and ranks merge in any order: FVU, L0 and cosine similarity over
+all tokens and over outlier tokens (protocol, section 3), and activity on outlier and other tokens.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,11 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitscope.axes import Bool, Codes, Float64, Rows
+from vitscope.axes import Bool, Codes, Float64, Int64, Rows
 
-GROUPS = ("all", "outlier")
+TOKEN_GROUPS = ("all", "outlier")
 
-ROUNDING = 1e-24
+TOKEN_KINDS: tuple[str, ...] = ("normal", "outlier")
+"""As files name them; ``normal`` is every other token."""
+
+_ROUNDING = 1e-24
 """A spread below this share of Σ‖x‖² is float64 rounding of equal tokens, that is, none: two
 float32 tokens that differ at all are further apart."""
 
@@ -105,7 +112,7 @@ class _GroupSums:
 
     def metrics(self, mean_of_all: Float64[Tensor, "d"]) -> GroupMetrics:
         n, energy = self.moments.n, self.moments.spread_about(torch.zeros_like(mean_of_all))
-        least = ROUNDING * energy
+        least = _ROUNDING * energy
         return GroupMetrics(
             n=n,
             fvu=_ratio(self.squared_error, self.moments.spread_about(mean_of_all), least),
@@ -120,7 +127,7 @@ class ReconstructionSums:
     """Float64 sums behind :class:`ReconstructionMetrics`, for any order and split of the tokens."""
 
     def __init__(self, width: int) -> None:
-        self._sums = {group: _GroupSums(no_moments(width)) for group in GROUPS}
+        self._sums = {group: _GroupSums(no_moments(width)) for group in TOKEN_GROUPS}
 
     def update(self, x: Rows, x_hat: Rows, codes: Codes, outlier_mask: Bool[Tensor, "N"]) -> None:
         """Count the tokens ``x`` ``[N, d]``, their reconstructions, codes ``[N, m]`` and kind."""
@@ -130,7 +137,7 @@ class ReconstructionSums:
         active = torch.bincount(codes.nonzero(as_tuple=True)[0], minlength=codes.shape[0])
         cosine = _cosine(wide, wide_hat)
         everything = torch.ones_like(outlier_mask)
-        for group, mask in zip(GROUPS, (everything, outlier_mask), strict=True):
+        for group, mask in zip(TOKEN_GROUPS, (everything, outlier_mask), strict=True):
             self._sums[group].merge(
                 _GroupSums(
                     Moments.of(wide[mask]),
@@ -142,14 +149,14 @@ class ReconstructionSums:
 
     def merge(self, other: "ReconstructionSums") -> None:
         """Take in the tokens that ``other`` has counted."""
-        for group in GROUPS:
+        for group in TOKEN_GROUPS:
             self._sums[group].merge(other._sums[group])
 
     def metrics(self) -> ReconstructionMetrics:
         """Return the metrics of the tokens counted so far."""
         mean_of_all = self._sums["all"].moments.mean
         return ReconstructionMetrics(
-            **{group: self._sums[group].metrics(mean_of_all) for group in GROUPS}
+            **{group: self._sums[group].metrics(mean_of_all) for group in TOKEN_GROUPS}
         )
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -167,7 +174,7 @@ class ReconstructionSums:
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "ReconstructionSums":
         """Return what :meth:`to_tensors` was called on; other names are ignored."""
         restored = cls(tensors["reconstruction.all.mean"].numel())
-        for group in GROUPS:
+        for group in TOKEN_GROUPS:
             n, active = (int(value) for value in tensors[f"reconstruction.{group}.counts"])
             spread, squared_error, cosine = (
                 float(value) for value in tensors[f"reconstruction.{group}.sums"]
@@ -184,3 +191,95 @@ def _cosine(x: Float64[Tensor, "N d"], x_hat: Float64[Tensor, "N d"]) -> Float64
 
 def _ratio(above: float, below: float, least: float = 0.0) -> float:
     return above / below if below > least else math.nan
+
+
+class FeatureActivity:
+    """How often and how strongly each feature fires: sums over tokens, kept apart by kind.
+
+    Tokens come in any order and split.
+    Means over no token, or over no firing, are NaN; the maximum of a feature that never fired
+    is 0.
+
+    Attributes:
+        n_tokens: tokens counted, by kind.
+        count: ``[m]`` by kind: tokens on which the feature is active.
+        total: ``[m]`` by kind: sum of its activations.
+        maximum: ``[m]``: its largest activation on any token.
+    """
+
+    def __init__(self, n_features: int) -> None:
+        self.n_tokens = dict.fromkeys(TOKEN_KINDS, 0)
+        self.count = {kind: _zeros(n_features, torch.int64) for kind in TOKEN_KINDS}
+        self.total = {kind: _zeros(n_features, torch.float64) for kind in TOKEN_KINDS}
+        self.maximum = _zeros(n_features, torch.float64)
+
+    @property
+    def n_features(self) -> int:
+        """m."""
+        return self.maximum.numel()
+
+    def update(self, codes: Codes, outlier_mask: Bool[Tensor, "N"]) -> None:
+        """Count tokens with ``codes`` ``[N, m]``; only the non-zero entries are widened."""
+        rows, features = (codes > 0).nonzero(as_tuple=True)
+        values = codes.detach()[rows, features].double().cpu()
+        is_outlier, features = outlier_mask[rows].cpu(), features.cpu()
+        n_outliers = int(outlier_mask.sum())
+        for kind, mask, n in (
+            ("normal", ~is_outlier, codes.shape[0] - n_outliers),
+            ("outlier", is_outlier, n_outliers),
+        ):
+            self.n_tokens[kind] += n
+            self.count[kind] += torch.bincount(features[mask], minlength=self.n_features)
+            self.total[kind].index_add_(0, features[mask], values[mask])
+        self.maximum.scatter_reduce_(0, features, values, "amax")
+
+    def merge(self, other: "FeatureActivity") -> None:
+        """Take in the tokens that ``other`` has counted."""
+        for kind in TOKEN_KINDS:
+            self.n_tokens[kind] += other.n_tokens[kind]
+            self.count[kind] += other.count[kind]
+            self.total[kind] += other.total[kind]
+        self.maximum = torch.maximum(self.maximum, other.maximum)
+
+    def density(self) -> Float64[Tensor, "m"]:
+        """Share of all tokens on which each feature is active."""
+        return self._fires().double() / sum(self.n_tokens.values())
+
+    def density_on(self, kind: str) -> Float64[Tensor, "m"]:
+        """Share of the ``normal`` or ``outlier`` tokens on which each feature is active."""
+        return self.count[kind].double() / self.n_tokens[kind]
+
+    def mean_active(self) -> Float64[Tensor, "m"]:
+        """Mean activation over the tokens on which each feature is active."""
+        return (self.total["normal"] + self.total["outlier"]) / self._fires()
+
+    def mean_on(self, kind: str) -> Float64[Tensor, "m"]:
+        """Mean activation over all ``normal`` or ``outlier`` tokens, silent ones included."""
+        return self.total[kind] / self.n_tokens[kind]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name, for the disk."""
+        tensors = {"activity.maximum": self.maximum.clone()}
+        for kind in TOKEN_KINDS:
+            tensors[f"activity.{kind}.n_tokens"] = torch.tensor(self.n_tokens[kind])
+            tensors[f"activity.{kind}.count"] = self.count[kind].clone()
+            tensors[f"activity.{kind}.total"] = self.total[kind].clone()
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "FeatureActivity":
+        """Return what :meth:`to_tensors` was called on; other names are ignored."""
+        restored = cls(tensors["activity.maximum"].numel())
+        restored.maximum = tensors["activity.maximum"].clone()
+        for kind in TOKEN_KINDS:
+            restored.n_tokens[kind] = int(tensors[f"activity.{kind}.n_tokens"])
+            restored.count[kind] = tensors[f"activity.{kind}.count"].clone()
+            restored.total[kind] = tensors[f"activity.{kind}.total"].clone()
+        return restored
+
+    def _fires(self) -> Int64[Tensor, "m"]:
+        return self.count["normal"] + self.count["outlier"]
+
+
+def _zeros(n: int, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(n, dtype=dtype)
