@@ -23,8 +23,7 @@ from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
-from vitscope.paper.sources import Sources
-from vitscope.paper.studies import paper_study, targets_of
+from vitscope.paper.studies import Sources, paper_study, targets_of
 from vitscope.pipeline import run_study
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.settings import SaeSettings

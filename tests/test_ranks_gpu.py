@@ -12,8 +12,7 @@ import torch.distributed as dist
 
 from vitscope.distributed import JobRanks
 from vitscope.images.sources import ImageSettings
-from vitscope.paper.sources import Sources
-from vitscope.paper.studies import TINY, scenes_study
+from vitscope.paper.studies import TINY, Sources, scenes_study
 from vitscope.pipeline import run_study
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_table

@@ -12,7 +12,7 @@ from vitscope.console import print_stage, print_title, results
 from vitscope.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vitscope.paper.planning import Request
+    from vitscope.paper.runs import Request
 
 reproduction = typer.Typer()
 
@@ -62,8 +62,8 @@ def reproduce(
 ) -> None:
     """Make the paper's tables and figures: its numbers, ours, a verdict on each claim."""
     from vitscope.paper.assumptions import read_assumptions
-    from vitscope.paper.planning import Request
-    from vitscope.paper.sources import Sources
+    from vitscope.paper.runs import Request
+    from vitscope.paper.studies import Sources
 
     if studies is not None:
         _write_studies(studies)
@@ -87,11 +87,9 @@ def reproduce(
 
 
 def _run(request: "Request", json_: bool) -> None:
-    from vitscope.paper.page import write_page
-    from vitscope.paper.planning import plan_runs
-    from vitscope.paper.reproduction import gather, to_values, write_numbers
-    from vitscope.paper.running import run_planned
-    from vitscope.paper.summary import verdict_lines
+    from vitscope.paper.comparison import gather, to_values, write_numbers
+    from vitscope.paper.page import verdict_lines, write_page
+    from vitscope.paper.runs import plan_runs, run_planned
 
     for planned in plan_runs(request):
         if speaks():
@@ -110,7 +108,7 @@ def _run(request: "Request", json_: bool) -> None:
 
 
 def _list(json_: bool) -> None:
-    from vitscope.paper.summary import target_lines
+    from vitscope.paper.page import target_lines
 
     headings, rows = target_lines()
     if json_:
@@ -120,8 +118,8 @@ def _list(json_: bool) -> None:
 
 
 def _plan(request: "Request", tflops: float | None, json_: bool) -> None:
-    from vitscope.paper.pricing import Machine
-    from vitscope.paper.summary import price_lines
+    from vitscope.paper.page import price_lines
+    from vitscope.paper.prices import Machine
 
     machine = Machine() if tflops is None else Machine(tflops=tflops)
     headings, rows, said = price_lines(request, machine)
@@ -134,7 +132,7 @@ def _plan(request: "Request", tflops: float | None, json_: bool) -> None:
 
 
 def _write_studies(folder: Path) -> None:
-    from vitscope.paper.study_files import write_study_files
+    from vitscope.paper.studies import write_study_files
 
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--studies {folder} is a file; give a folder")

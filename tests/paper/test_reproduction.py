@@ -1,6 +1,9 @@
 """A reproduction from end to end on few scenes: runs, readings, tables, verdicts, the page."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,18 +11,14 @@ import numpy as np
 import pytest
 
 from vitscope.errors import ArtifactError, ConfigError
-from vitscope.paper.assumptions import ASSUMPTIONS, assume, label, read_assumptions
-from vitscope.paper.comparison import Row
-from vitscope.paper.measured import Measured
+from vitscope.paper.assumptions import ASSUMPTIONS, assume, read_assumptions, readings_label
+from vitscope.paper.comparison import ComparedNumber, gather, to_values, write_numbers
+from vitscope.paper.findings import Finding
 from vitscope.paper.page import write_page
-from vitscope.paper.planning import Request, plan_runs
 from vitscope.paper.readings import Reading, with_nearest
-from vitscope.paper.reference import load_reference
-from vitscope.paper.reproduction import gather, write_numbers
-from vitscope.paper.running import run_planned, take_over
-from vitscope.paper.runs import MARK
-from vitscope.paper.sources import Sources
-from vitscope.paper.studies import TINY, scenes_study
+from vitscope.paper.reference import find_number
+from vitscope.paper.runs import MARK, Request, plan_runs, run_planned, take_over
+from vitscope.paper.studies import TINY, Sources, scenes_study
 from vitscope.paper.targets import ALL, TARGETS
 from vitscope.store.tables import read_table
 
@@ -183,15 +182,15 @@ def test_readings_are_stated_by_key(tmp_path: Path) -> None:
     assert (planned.study.scope.top_images, planned.study.scope.missing) == (1, "zero")
     with pytest.raises(ConfigError, match="attention"):
         plan_runs(replace(asked, readings={"attention": "sideways"}))
-    assert label({}) == ""
+    assert readings_label({}) == ""
 
 
 def test_every_assumption_names_options_of_a_study() -> None:
     study = scenes_study("scenes-vit", list(TARGETS.values()), Sources(), TINY)
-    for one in ASSUMPTIONS.values():
+    for key, one in ASSUMPTIONS.items():
         value = one.value_in(study)
         if value is not None:
-            assert assume(study, {one.key: value}) is not None
+            assert assume(study, {key: value}) is not None
 
 
 def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
@@ -254,9 +253,9 @@ def test_fvu_stands_under_three_centres(scored: Path) -> None:
 
 
 def test_the_nearest_reading_to_the_paper_is_marked() -> None:
-    paper = load_reference().find("table7", "dinov2-b", "emd.out.1")
+    paper = find_number("table7", "dinov2-b", "emd.out.1")
     rows = [
-        Reading("table7", "dinov2-b", "emd.out.1", "a", name, False, Measured(value), number)
+        Reading("table7", "dinov2-b", "emd.out.1", "a", name, False, Finding(value), number)
         for name, value, number in (("far", 3.0, paper), ("near", 6.5, paper))
     ]
     alone = replace(rows[0], model="planted", paper=None)
@@ -270,16 +269,18 @@ def test_the_nearest_reading_to_the_paper_is_marked() -> None:
 
 @pytest.mark.parametrize(("low", "high", "agrees"), [(6.9, 7.0, True), (6.0, 6.9, False)])
 def test_an_interval_holds_the_papers_number_or_not(low: float, high: float, agrees: bool) -> None:
-    number = load_reference().find("table7", "dinov2-b", "emd.out.1")
+    number = find_number("table7", "dinov2-b", "emd.out.1")
     assert number is not None
-    row = Row("dinov2-b", "emd.out.1", "outlier", number, None, Measured(6.9, low, high), True)
+    row = ComparedNumber(
+        "dinov2-b", "emd.out.1", "outlier", number, None, Finding(6.9, low, high), True
+    )
     assert row.agrees is agrees
     assert row.difference == pytest.approx(-0.06)
     # 6.96 may be anything from 6.955: an interval that ends there holds it
-    edge = replace(row, ours=Measured(6.5, 6.0, 6.9551))
+    edge = replace(row, ours=Finding(6.5, 6.0, 6.9551))
     assert edge.agrees is True
-    assert replace(row, ours=Measured(7.5, 6.9649, 8.0)).agrees is True
-    assert replace(row, ours=Measured(7.5, 6.9651, 8.0)).agrees is False
+    assert replace(row, ours=Finding(7.5, 6.9649, 8.0)).agrees is True
+    assert replace(row, ours=Finding(7.5, 6.9651, 8.0)).agrees is False
 
 
 @pytest.mark.slow
@@ -312,3 +313,26 @@ def test_what_is_planted_comes_out(tmp_path: Path) -> None:
     outcomes = {v.claim: v.outcome.value for v in found.verdicts}
     assert outcomes["outliers-move-more"] == "supported"
     assert np.isfinite(read_table(tmp_path / "planted/features.parquet")["cds"]).any()
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_numbers_of_one(tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    for planned in plan_runs(
+        Request(("table6", "table7"), ("scenes-vit",), Sources(limit=6), out=alone)
+    ):
+        run_planned(planned)
+    expected = json.loads(json.dumps(to_values(gather(alone))))
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vitscope"]
+    options = ["--model", "scenes-vit", "--limit", "6", "--out", str(shared), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, "reproduce", "table6", "table7", *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert Path(told.pop("page")).is_file()
+    assert told == expected
+    assert {row["target"] for row in told["numbers"]} == {"table6", "table7"}
+    assert len({row["reading"] for row in told["readings"] if row["assumption"] == "layer"}) == 2

@@ -1,8 +1,7 @@
-"""The reproduction as one self-contained page, in the look of a run's report."""
+"""The reproduction as one self-contained page, and what the command line prints of it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -10,27 +9,34 @@ from typing import Any
 
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from vitscope.paper.assumptions import ASSUMPTIONS, label
-from vitscope.paper.claims import Outcome, Verdict
-from vitscope.paper.comparison import Row, Table
-from vitscope.paper.drawings import Drawing, draw
-from vitscope.paper.limits import Limit
-from vitscope.paper.measured import Measured
+from vitscope.errors import VitscopeError
+from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
+from vitscope.figures.shifts import plot_shifts
+from vitscope.figures.svg import inline_svg
+from vitscope.paper.assumptions import ASSUMPTIONS, readings_label, written_value
+from vitscope.paper.claims import CLAIMS, Outcome
+from vitscope.paper.comparison import ComparedNumber, Reproduction, TargetTable
+from vitscope.paper.findings import Finding, FinishedRun
+from vitscope.paper.prices import Machine, price_study
 from vitscope.paper.readings import Reading
-from vitscope.paper.reproduction import Reproduction
-from vitscope.paper.verdicts import CLAIMS
+from vitscope.paper.reference import load_reference
+from vitscope.paper.runs import Request, plan_runs
+from vitscope.paper.studies import Sources, paper_study
+from vitscope.paper.targets import TARGETS, families
 from vitscope.report.numbers import UNDEFINED
+from vitscope.stages.scaling import draw_scaling, read_scaling
 from vitscope.store.atomic import write_text
 from vitscope.store.stage import library_versions
-from vitscope.store.tables import read_table
 
-PAGE = "reproduction.html"
+PAGE_FILE = "reproduction.html"
 
-TONES = {Outcome.SUPPORTED: "low", Outcome.CONTRADICTED: "high", Outcome.OPEN: "muted"}
+OUTCOME_TONES = {Outcome.SUPPORTED: "low", Outcome.CONTRADICTED: "high", Outcome.OPEN: "muted"}
 """Outcome -> colour; its word is always there too."""
 
-DIGITS = {
+QUANTITY_DIGITS = {
     "dictionary": 0, "low": 0, "high": 0, "unscored": 0, "layer": 0, "tau": 1, "gamma": 3,
     "fvu": 3, "l0": 2, "cosine": 3, "emd": 2, "classification": 4, "segmentation": 4, "depth": 3,
     "activation": 2,
@@ -38,36 +44,9 @@ DIGITS = {
 """Decimals, by the first part of a quantity's name."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A row as the page writes it."""
-
-    model: str
-    heading: str
-    expected: str
-    ours: str
-    difference: str
-    agrees: str
-    is_new: bool
-
-
-@dataclass(frozen=True)
-class Section:
-    """A target on the page."""
-
-    name: str
-    title: str
-    expected: str
-    rows: tuple[Cell, ...]
-    drawings: tuple[Drawing, ...]
-    note: str
-    verdicts: tuple[Verdict, ...]
-    limits: tuple[tuple[str, tuple[Limit, ...]], ...]
-
-
 def write_page(reproduction: Reproduction) -> Path:
     """Write the page into the folder of the runs, and return it."""
-    path = reproduction.folder / PAGE
+    path = reproduction.folder / PAGE_FILE
     write_text(path, render_page(reproduction))
     return path
 
@@ -81,191 +60,243 @@ def render_page(reproduction: Reproduction) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    outcomes = [verdict.outcome for verdict in reproduction.verdicts]
+    verdicts, found = reproduction.verdicts, reproduction.found
     rows = [row for table in reproduction.tables for row in table.rows]
+    agreements = [row.agrees for row in rows if row.truth is not None]
+    by_claim = [(claim, [v for v in verdicts if v.claim == claim.key]) for claim in CLAIMS]
     return environment.get_template("reproduction.html").render(
-        reference=reproduction.reference,
+        reference=load_reference(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=library_versions().get("vitscope", ""),
-        runs=_runs(reproduction),
-        notes=_notes(reproduction),
+        runs=[_run(run, reproduction) for run in (*found, *reproduction.others)],
+        notes=list(dict.fromkeys(run.study.note for run in found if run.study.note)),
         sections=[_section(table, reproduction) for table in reproduction.tables],
-        claims=_claims(reproduction),
-        counts={outcome: outcomes.count(outcome) for outcome in Outcome},
+        claims=[(claim, mine) for claim, mine in by_claim if mine],
+        counts={o: [verdict.outcome for verdict in verdicts].count(o) for o in Outcome},
         n_numbers=len(rows),
         n_compared=sum(row.comparable and row.paper is not None for row in rows),
-        n_truths=sum(row.truth is not None for row in rows),
-        n_true=sum(row.truth is not None and bool(row.agrees) for row in rows),
-        n_undecided=sum(row.truth is not None and row.agrees is None for row in rows),
-        readings=_readings(reproduction),
-        assumptions=_assumptions(reproduction),
-        tones=TONES,
+        truths={how: agreements.count(how) for how in (True, False, None)},
+        readings=list(_readings(reproduction.readings)),
+        assumptions=list(_assumptions(found)),
+        tones=OUTCOME_TONES,
     )
 
 
-def written(quantity: str, found: Measured) -> str:
+def written(quantity: str, found: Finding) -> str:
     """Write a number with its interval."""
     if not math.isfinite(found.value):
         return UNDEFINED
-    digits = DIGITS.get(quantity.partition(".")[0], 3)
+    digits = QUANTITY_DIGITS.get(quantity.partition(".")[0], 3)
     text = f"{found.value:,.{digits}f}"
     if not found.has_interval:
         return text
     return f"{text} [{found.low:,.{digits}f}, {found.high:,.{digits}f}]"
 
 
-def _section(table: Table, reproduction: Reproduction) -> Section:
-    name = table.target.name
-    cells: list[Cell] = []
-    last = ""
-    for row in table.rows:
-        cells.append(_cell(row, is_new=row.model != last))
-        last = row.model
+def _section(table: TargetTable, reproduction: Reproduction) -> dict[str, Any]:
+    name, rows = table.target.name, table.rows
+    kinds = {"the paper": [row.paper for row in rows], "the truth": [row.truth for row in rows]}
+    known = [kind for kind, values in kinds.items() if any(v is not None for v in values)]
     claims = {claim.key for claim in CLAIMS if name in claim.targets}
-    served = set(table.limits)
-    return Section(
-        name=name,
-        title=table.target.title,
-        expected=_expected(table.rows),
-        rows=tuple(cells),
-        drawings=draw(table, reproduction.found),
-        note=_note(table, reproduction),
-        verdicts=tuple(
-            v for v in reproduction.verdicts if v.claim in claims and set(v.models) & served
-        ),
-        limits=tuple((model, limits) for model, limits in table.limits.items() if limits),
-    )
+    runs = [run for run in reproduction.found if run.model in table.limits]
+    return {
+        "name": name,
+        "title": table.target.title,
+        "expected": " or ".join(known) or "the paper",
+        "rows": [(row, *_cells(row)) for row in rows],
+        "drawings": draw(name, runs),
+        "note": _gallery_note(name, runs),
+        "verdicts": [
+            verdict
+            for verdict in reproduction.verdicts
+            if verdict.claim in claims and set(verdict.models) & set(table.limits)
+        ],
+        "limits": [(model, limits) for model, limits in table.limits.items() if limits],
+    }
 
 
-def _note(table: Table, reproduction: Reproduction) -> str:
-    """Say what CDS the features of a gallery have, in the paper and here."""
-    shown = next((s for s in reproduction.reference.shown if s.target == table.target.name), None)
-    if shown is None:
-        return ""
-    group = "low" if table.target.name == "figure9" else "high"
-    text = (
-        f"The paper shows {len(shown.cds)} {group}-CDS features with CDS {min(shown.cds):g} to "
-        f"{max(shown.cds):g}. Their indices mean nothing in another dictionary."
-    )
-    for one in reproduction.found:
-        if one.run.model in table.limits and one.run.has("partition"):
-            features = read_table(one.run.run.features)
-            cds = features["cds"][features["group"] == group]
-            cds = cds[np.isfinite(cds)]
-            if cds.size:
-                text += (
-                    f" {one.run.model}: {cds.size:,} such features, CDS {cds.min():.3f} to "
-                    f"{cds.max():.3f}, median {np.median(cds):.3f}."
-                )
-    return text + " Whether they look alike is for a reader: each run's report has its gallery."
-
-
-def _expected(rows: Sequence[Row]) -> str:
-    kinds = ["the paper"] if any(row.paper is not None for row in rows) else []
-    kinds += ["the truth"] if any(row.truth is not None for row in rows) else []
-    return " or ".join(kinds) or "the paper"
-
-
-def _cell(row: Row, *, is_new: bool) -> Cell:
-    quantity = row.quantity
+def _cells(row: ComparedNumber) -> tuple[str, str, str, str]:
+    """Return what is expected, ours, the difference, and whether our interval holds it."""
     expected, difference, agrees = "no number", UNDEFINED, UNDEFINED
     if row.paper is not None:
-        expected = f"{row.paper.value:,.{row.paper.digits}f}"
+        expected = row.paper.printed
     elif row.truth is not None:
-        expected = written(quantity, row.truth)
+        expected = written(row.quantity, row.truth)
     if math.isfinite(row.difference):
-        digits = DIGITS.get(quantity.partition(".")[0], 3)
+        digits = QUANTITY_DIGITS.get(row.quantity.partition(".")[0], 3)
         difference = f"{row.difference:+,.{digits}f}".replace("-", "−")
     if row.agrees is not None and (row.comparable or row.truth is not None):
         agrees = "inside" if row.agrees else "outside"
     elif row.paper is not None and not row.comparable:
         agrees = "not comparable"
-    ours = written(quantity, row.ours)
-    return Cell(row.model, row.heading, expected, ours, difference, agrees, is_new)
+    return expected, written(row.quantity, row.ours), difference, agrees
 
 
-def _claims(reproduction: Reproduction) -> list[tuple[Any, tuple[Verdict, ...]]]:
-    rows = [
-        (claim, tuple(v for v in reproduction.verdicts if v.claim == claim.key)) for claim in CLAIMS
-    ]
-    return [(claim, verdicts) for claim, verdicts in rows if verdicts]
+def _gallery_note(name: str, runs: Sequence[FinishedRun]) -> str:
+    """Say what CDS the features of a gallery have, in the paper and here."""
+    shown = load_reference().shown.get(name)
+    if shown is None:
+        return ""
+    group = "low" if name == "figure9" else "high"
+    text = (
+        f"The paper shows {len(shown)} {group}-CDS features with CDS {min(shown):g} to "
+        f"{max(shown):g}. Their indices mean nothing in another dictionary."
+    )
+    for run in runs:
+        cds = run.cds(group) if run.has("partition") else np.empty(0)
+        cds = cds[np.isfinite(cds)]
+        if cds.size:
+            text += (
+                f" {run.model}: {cds.size:,} such features, CDS {cds.min():.3f} to {cds.max():.3f},"
+                f" median {np.median(cds):.3f}."
+            )
+    return text + " Whether they look alike is for a reader: each run's report has its gallery."
 
 
-def _runs(reproduction: Reproduction) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
-    for one in (*reproduction.found, *reproduction.others):
-        run = one.run
-        name = run.run.root.name
-        own = one in reproduction.found  # the others took theirs over
-        report = f"{name}/report.html" if own and run.run.report.exists() else ""
-        rows.append(
-            {
-                "model": run.model,
-                "readings": label(run.readings) or "default",
-                "targets": ", ".join(target.name for target in run.targets),
-                "images": str(run.study.images.eval or run.study.images.train),
-                "folder": name,
-                "report": report,
-            }
-        )
-    return rows
-
-
-def _notes(reproduction: Reproduction) -> list[str]:
-    notes = (one.run.study.note for one in reproduction.found)
-    return list(dict.fromkeys(note for note in notes if note))
+def _run(run: FinishedRun, reproduction: Reproduction) -> dict[str, str]:
+    folder = run.run.root.name
+    has_report = run in reproduction.found and run.run.report.exists()  # others took theirs over
+    return {
+        "model": run.model,
+        "readings": readings_label(run.readings) or "default",
+        "targets": ", ".join(target.name for target in run.targets),
+        "images": str(run.study.images.eval or run.study.images.train),
+        "folder": folder,
+        "report": f"{folder}/report.html" if has_report else "",
+    }
 
 
 def _readings(
-    reproduction: Reproduction,
-) -> list[tuple[str, str, list[str], list[dict[str, Any]]]]:
-    """Return (model, assumption, quantities, rows) with a column per quantity."""
+    readings: Sequence[Reading],
+) -> Iterator[tuple[str, str, list[str], list[tuple[str, list[tuple[str, bool, bool]]]]]]:
+    """Yield (model, title, quantities, rows): a row per reading, a cell per quantity."""
 
     def key(row: Reading) -> tuple[str, str, str]:
         return (row.model, row.target, row.assumption)
 
-    found: list[tuple[str, str, list[str], list[dict[str, Any]]]] = []
-    for (model, target, assumption), group in groupby(sorted(reproduction.readings, key=key), key):
+    for (model, target, assumption), group in groupby(sorted(readings, key=key), key):
         some = list(group)
         quantities = list(dict.fromkeys(row.quantity for row in some))
-        names = list(dict.fromkeys(row.reading for row in some))
-        by_place = {(row.reading, row.quantity): row for row in some}
-        rows: list[dict[str, Any]] = []
-        for name in names:
-            cells = [by_place.get((name, quantity)) for quantity in quantities]
-            rows.append({"name": name, "cells": [_read(cell) for cell in cells]})
-        papers = [_printed(quantity, some) for quantity in quantities]
-        if any(papers):
-            rows.append({"name": "the paper", "cells": [(p, False, False) for p in papers]})
-        title = (
-            f"{target}: {ASSUMPTIONS[assumption].question}"
-            if assumption in ASSUMPTIONS
-            else (f"{target}: {assumption}")
-        )
-        found.append((model, title, quantities, rows))
-    return found
+        at = {(row.reading, row.quantity): row for row in some}
+        papers = {row.quantity: row.paper.printed for row in some if row.paper is not None}
+        rows = [
+            (name, [_reading_cell(at.get((name, quantity))) for quantity in quantities])
+            for name in dict.fromkeys(row.reading for row in some)
+        ]
+        if papers:
+            rows.append(("the paper", [(papers.get(q, ""), False, False) for q in quantities]))
+        known = ASSUMPTIONS.get(assumption)
+        yield model, f"{target}: {known.question if known else assumption}", quantities, rows
 
 
-def _read(cell: Reading | None) -> tuple[str, bool, bool]:
-    if cell is None:
+def _reading_cell(row: Reading | None) -> tuple[str, bool, bool]:
+    """Return the number, whether it is nearest to the paper's, whether it was taken."""
+    if row is None:
         return UNDEFINED, False, False
-    return written(cell.quantity, cell.ours), cell.nearest, cell.chosen
+    return written(row.quantity, row.ours), row.nearest, row.chosen
 
 
-def _printed(quantity: str, rows: Sequence[Reading]) -> str:
-    paper = next((row.paper for row in rows if row.quantity == quantity and row.paper), None)
-    return "" if paper is None else f"{paper.value:,.{paper.digits}f}"
+def _assumptions(found: Sequence[FinishedRun]) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, what is open, what was taken and by which models where they differ)."""
+    for key, one in ASSUMPTIONS.items():
+        takers: dict[str, list[str]] = {}
+        for run in found:
+            value = one.value_in(run.study)
+            takers.setdefault("found" if value is None else written_value(value), []).append(
+                run.model
+            )
+        several = len(takers) > 1
+        taken = (v + (f" ({', '.join(models)})" if several else "") for v, models in takers.items())
+        yield key, one.question, "; ".join(taken)
 
 
-def _assumptions(reproduction: Reproduction) -> list[tuple[str, str, str]]:
-    rows: list[tuple[str, str, str]] = []
-    for one in ASSUMPTIONS.values():
-        taken = {found.run.model: one.value_in(found.run.study) for found in reproduction.found}
-        values = list(dict.fromkeys(taken.values()))
-        text = "; ".join(
-            ("found" if value is None else str(value).lower())
-            + ("" if len(values) == 1 else f" ({', '.join(m for m in taken if taken[m] == value)})")
-            for value in values
-        )
-        rows.append((one.key, one.question, text))
-    return rows
+def draw(name: str, runs: Sequence[FinishedRun]) -> list[tuple[Markup, str]]:
+    """Return the figures of a target with their captions; none where nothing is to be drawn."""
+    stage = {"table4": "partition", "figure6": "partition", "figure7": "awcds",
+             "table9": "instability", "figure8": "probe"}.get(name)  # fmt: skip
+    runs = [run for run in runs if stage is not None and run.has(stage)]
+    drawn: list[tuple[Figure, str]] = []
+    if stage == "partition" and runs:
+        scores = [(run.model, run.cds()) for run in runs]
+        drawn.append((plot_cds_beside(scores), "Histogram of CDS, each model's scored features"))
+    elif stage == "awcds" and runs:
+        said = "Mean awCDS over percentiles of the patch-token norm"
+        drawn.append((plot_awcds_beside([(run.model, run.spectrum) for run in runs]), said))
+    elif stage == "instability":
+        for run in runs:
+            mine = [r for r in run.instability if r.membership == run.study.outliers.membership]
+            said = f"{run.model}: mean EMD over the shift, under three readings"
+            drawn.append((plot_shifts(mine), said))
+    elif stage == "probe":
+        drawn += _of_sizes({run.model: run.run.root for run in runs})
+    return [
+        # our own SVG: its texts are numbers, fixed words, and names that its writer escapes
+        (Markup(inline_svg(figure, f"{name}-{i}", caption)), caption)
+        for i, (figure, caption) in enumerate(drawn)
+    ]
+
+
+def _of_sizes(roots: dict[str, Path]) -> Iterator[tuple[Figure, str]]:
+    for family in families(roots):
+        try:
+            mine = [roots[model] for model in family if model in roots]
+            scaling = read_scaling(mine, "classification")
+        except VitscopeError:
+            continue  # one size alone has no course, and other images do not compare
+        said = (f"Top-1 over the sizes of {family[0]} to {family[-1]}", *scaling.notes)
+        yield draw_scaling(scaling), "; ".join(said)
+
+
+Lines = tuple[list[str], list[list[str]]]
+"""Headings, and rows of cells, as the command line prints them."""
+
+
+def target_lines() -> Lines:
+    """Return what each target needs, priced for the paper's data sets."""
+    rows: list[list[str]] = []
+    for target in TARGETS.values():
+        prices = [
+            price_study(paper_study(model, (target,), Sources()), target.stages)
+            for model in target.models
+        ]
+        hours = f"{sum(price.hours() for price in prices):.2f}"
+        disk = f"{sum(price.disk for price in prices) / 1e9:.0f}"
+        models, data = ", ".join(target.models), ", ".join(target.data)
+        rows.append([target.name, target.title, models, data, hours, disk])
+    return ["target", "what", "weights", "data", "GPU hours", "disk GB"], rows
+
+
+def price_lines(request: Request, machine: Machine) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return the price of every run of a request, and what it rests on.
+
+    Raises:
+        VitscopeError: as for running it.
+    """
+    rows: list[list[str]] = []
+    assumed: set[str] = set()
+    total = 0.0
+    for planned in plan_runs(request):
+        price = price_study(planned.study, planned.stages, machine)
+        hours, counts = price.hours(), price.counts
+        if planned.from_ is not None and "probe" in planned.stages:  # all else is taken over
+            hours = price_study(planned.study, ("probe",), machine, counts).hours()
+        total += hours
+        assumed |= set(counts.assumed)
+        images = (f"{counts.train:,}", f"{counts.eval:,}")
+        bytes_ = (f"{price.memory / 1e9:.1f}", f"{price.disk / 1e9:.0f}")
+        rows.append([planned.name, *images, f"{hours:.2f}", f"{hours / 8:.2f}", *bytes_])
+    said = [f"{total:.1f} hours in all. {machine.describe()}"]
+    if assumed:
+        said.append(f"Not at hand, so that published sizes stand in: {', '.join(sorted(assumed))}.")
+    headings = ["run", "trained on", "scored", "GPU h", "on 8", "GB", "disk GB"]
+    return headings, rows, said
+
+
+def verdict_lines(found: Reproduction) -> Lines:
+    """Return the verdicts."""
+    texts = {claim.key: claim.text for claim in CLAIMS}
+    rows = [
+        [verdict.outcome.value, ", ".join(verdict.models), texts[verdict.claim], verdict.why]
+        for verdict in found.verdicts
+    ]
+    return ["verdict", "models", "claim", "why"], rows

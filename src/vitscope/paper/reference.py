@@ -1,16 +1,17 @@
-"""The paper's numbers, read from ``reference.toml`` and checked."""
+"""The paper's numbers, read from ``reference.toml``."""
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any
 
-from vitscope.errors import ConfigError
+from vitscope.paper.targets import Target
 
 PERCENT = ("classification.", "segmentation.")
 """Quantities that the paper prints in per cent and this project as shares."""
+
+TASK_OF_SET = {"ImageNet": "classification", "ADE20K": "segmentation", "NYUd": "depth"}
+"""The paper's data sets and what is probed on them."""
 
 
 @dataclass(frozen=True)
@@ -41,117 +42,74 @@ class PaperNumber:
         """Half of the last printed digit."""
         return 0.5 * 10.0**-self.digits
 
-
-@dataclass(frozen=True)
-class ShownFeatures:
-    """The features of a gallery figure.
-
-    Attributes:
-        target: the figure.
-        features: indices in the paper's dictionary.
-        cds: of each.
-        source: where it is printed.
-    """
-
-    target: str
-    features: tuple[int, ...]
-    cds: tuple[float, ...]
-    source: str
+    @property
+    def printed(self) -> str:
+        """The number with its digits."""
+        return f"{self.value:,.{self.digits}f}"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Everything known.
+    """Everything that the paper prints.
 
     Attributes:
         paper: its title.
         arxiv: its number.
         numbers: every printed number, in the paper's order.
-        shown: the galleries.
+        shown: gallery figure -> CDS of the features in it.
     """
 
     paper: str
     arxiv: str
     numbers: tuple[PaperNumber, ...]
-    shown: tuple[ShownFeatures, ...]
-
-    def of(self, target: str, model: str | None = None) -> tuple[PaperNumber, ...]:
-        """Return the numbers of a target, of one model where it is named."""
-        return tuple(
-            number
-            for number in self.numbers
-            if number.target == target and model in (None, number.model)
-        )
-
-    def find(self, target: str, model: str, quantity: str) -> PaperNumber | None:
-        """Return one number; None where the paper does not print it."""
-        found = (number for number in self.of(target, model) if number.quantity == quantity)
-        return next(found, None)
+    shown: dict[str, tuple[float, ...]]
 
 
 @cache
 def load_reference() -> Reference:
     """Return the numbers that come with the package."""
     text = resources.files(__package__ or "").joinpath("reference.toml").read_text("utf-8")
-    return parse_reference(text, source="reference.toml")
-
-
-def parse_reference(text: str, *, source: str) -> Reference:
-    """Read numbers from TOML.
-
-    Raises:
-        ConfigError: it is not TOML, or a row does not have one number for every column.
-    """
-    try:
-        tables = tomllib.loads(text, parse_float=str)  # as printed: the digits count
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source} is not a TOML file: {error}") from None
+    tables = tomllib.loads(text, parse_float=str)  # as printed: the digits count
+    title, arxiv = tables.pop("paper"), tables.pop("arxiv")
     numbers: list[PaperNumber] = []
-    shown: list[ShownFeatures] = []
+    shown: dict[str, tuple[float, ...]] = {}
     for target, table in tables.items():
-        if not isinstance(table, dict):
+        if "cds" in table:
+            shown[target] = tuple(map(float, table["cds"]))
             continue
-        where = f"{source}, {target}"
-        if "rows" in table:
-            numbers += _numbers(target, table, where)
-        else:
-            shown.append(_shown(target, table, where))
-    missing = {"paper", "arxiv"} - set(tables)
-    if missing:
-        raise ConfigError(f"{source} lacks '{sorted(missing)[0]}'")
-    return Reference(str(tables["paper"]), str(tables["arxiv"]), tuple(numbers), tuple(shown))
+        for model, row in table["rows"].items():
+            columns = zip(table["quantities"], table["headings"], row, strict=True)
+            for quantity, heading, printed in columns:
+                scale = 2 if quantity.startswith(PERCENT) else 0
+                value = float(printed) / 10**scale
+                digits = len(str(printed).partition(".")[2]) + scale
+                source = f"{table['source']}, row {model}, column {heading}"
+                numbers.append(PaperNumber(target, model, quantity, value, digits, heading, source))
+    return Reference(title, arxiv, tuple(numbers), shown)
 
 
-def _numbers(target: str, table: Mapping[str, Any], where: str) -> list[PaperNumber]:
-    quantities, headings = table["quantities"], table["headings"]
-    if len(quantities) != len(headings) or len(set(quantities)) != len(quantities):
-        raise ConfigError(f"{where}: quantities and headings must be as many, each once")
-    found: list[PaperNumber] = []
-    for model, row in table["rows"].items():
-        if len(row) != len(quantities):
-            raise ConfigError(
-                f"{where}, row {model}: {len(row)} numbers for {len(quantities)} columns"
-            )
-        for quantity, heading, printed in zip(quantities, headings, row, strict=True):
-            text = str(printed)
-            scale = 2 if quantity.startswith(PERCENT) else 0
-            found.append(
-                PaperNumber(
-                    target=target,
-                    model=model,
-                    quantity=quantity,
-                    value=float(text) / 10**scale,
-                    digits=len(text.partition(".")[2]) + scale,
-                    heading=heading,
-                    source=f"{table['source']}, row {model}, column {heading}",
-                )
-            )
-    return found
+def numbers_of(target: str, model: str | None = None) -> tuple[PaperNumber, ...]:
+    """Return the numbers of a target, of one model where it is named."""
+    numbers = load_reference().numbers
+    return tuple(n for n in numbers if n.target == target and model in (None, n.model))
 
 
-def _shown(target: str, table: Mapping[str, Any], where: str) -> ShownFeatures:
-    features = tuple(int(feature) for feature in table["features"])
-    cds = tuple(float(value) for value in table["cds"])
-    if len(features) != len(cds):
-        raise ConfigError(f"{where}: {len(features)} features for {len(cds)} scores")
-    return ShownFeatures(target, features, cds, str(table["source"]))
+def find_number(target: str, model: str, quantity: str) -> PaperNumber | None:
+    """Return one number; None where the paper does not print it."""
+    return next((n for n in numbers_of(target, model) if n.quantity == quantity), None)
+
+
+def columns_of(target: Target) -> tuple[PaperNumber, ...]:
+    """Return the columns of a target, for models that the paper does not show there.
+
+    Headings name the task where the paper names its data set: other models may be probed on
+    others. Figure 8 prints no numbers; its columns are those of Table 3.
+    """
+    first: dict[str, PaperNumber] = {}
+    for number in numbers_of("table3" if target.name == "figure8" else target.name):
+        heading = number.heading
+        for name, task in TASK_OF_SET.items():
+            heading = heading.replace(name, task)
+        if target.name != "figure8" or number.quantity.partition(".")[0] in target.tasks:
+            first.setdefault(number.quantity, replace(number, target=target.name, heading=heading))
+    return tuple(first.values())

@@ -1,74 +1,259 @@
-"""The finished runs of a reproduction, found and read."""
+"""The runs of a reproduction: which a request needs, making them, finding them again."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.zoo import ZOO
-from vitscope.embedded.files import REFERENCE_BACKBONES
+from vitscope.distributed import current_ranks
+from vitscope.embedded.files import REFERENCE_BACKBONES, SCENES_VIT, SCENES_VIT_SIZES
 from vitscope.errors import ArtifactError, ConfigError
-from vitscope.paper.assumptions import Value, label
-from vitscope.paper.targets import Target, chosen_targets
-from vitscope.store.atomic import read_json
+from vitscope.paper.assumptions import Readings, Value, assume, readings_label, variations
+from vitscope.paper.findings import FinishedRun, read_findings
+from vitscope.paper.studies import (
+    PLANTED_MODEL,
+    SceneSize,
+    Sources,
+    is_scenes_model,
+    paper_models,
+    paper_study,
+    scenes_study,
+)
+from vitscope.paper.targets import ALL, TARGETS, Target, chosen_targets, stages_of
+from vitscope.pipeline import STAGES, OnStage, run_study
+from vitscope.sae.settings import SaeSettings
+from vitscope.sae.storage import save_sae
+from vitscope.selfcheck.oracle import oracle_sae
+from vitscope.store.atomic import read_json, write_json
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.stage import read_stamp
-from vitscope.study import Study, load_study
+from vitscope.study import Study, load_study, resolve_paths
 
 MARK = "reproduction.json"
 """What tells a run of a reproduction from others: its model, readings and targets."""
 
+FAMILY_TARGET = "figure8"
+"""The target that looks at a whole family of sizes."""
+
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A run that is there, perhaps with fewer stages than its study has.
+class Request:
+    """What was asked for.
+
+    Attributes:
+        targets: names, or ``all``.
+        models: names; none takes the paper's own.
+        sources: where images lie.
+        readings: stated otherwise than by default, by key of an assumption.
+        other_readings: whether further runs show the readings that one run cannot hold.
+        out: where all runs lie, a folder each.
+        size: how much is done on scenes.
+    """
+
+    targets: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    sources: Sources = field(default_factory=Sources)
+    readings: Readings = field(default_factory=dict[str, Value])
+    other_readings: bool = True
+    out: Path = Path("runs/reproduce")
+    size: SceneSize = field(default_factory=SceneSize)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run to be made.
 
     Attributes:
         model: the backbone.
         readings: otherwise than by default.
         targets: that it serves.
-        study: as it was run.
-        run: where everything lies.
+        study: with absolute paths.
+        stages: to be run, in the order of the pipeline.
+        folder: where.
+        from_: a run whose finished stages are taken over first; None begins from nothing.
     """
 
     model: str
-    readings: Mapping[str, Value]
+    readings: Readings
     targets: tuple[Target, ...]
     study: Study
-    run: RunDirectory
+    stages: tuple[str, ...]
+    folder: Path
+    from_: Path | None = None
 
-    def has(self, stage: str) -> bool:
-        """Whether a stage has finished."""
-        return read_stamp(self.run, stage) is not None
+    @property
+    def name(self) -> str:
+        """Model and readings."""
+        return " ".join(filter(None, (self.model, readings_label(self.readings))))
 
 
-def read_run(folder: Path) -> FinishedRun:
-    """Read a run of a reproduction.
+def plan_runs(request: Request) -> tuple[PlannedRun, ...]:
+    """Return the runs that a request needs, the further readings of a model after it.
 
     Raises:
-        ArtifactError: its mark is missing or damaged.
-        ConfigError: its study cannot be read.
+        ConfigError: an unknown target or reading, or a choice that fits no single model.
+        BackboneError: an unknown model.
     """
-    run = RunDirectory(folder)
-    model, readings, targets = _read_mark(folder / MARK)
-    return FinishedRun(model, readings, targets, load_study(run.study), run)
+    targets, sources = chosen_targets(request.targets), request.sources
+    if not targets:
+        raise ConfigError(f"no target given; targets: {', '.join(TARGETS)}, {ALL}")
+    models = request.models or paper_models(targets)
+    if len(models) > 1 and (sources.weights or sources.sae):
+        raise ConfigError("--weights and --sae are of one model; name it with --model")
+    planned = [run for model in models for run in _of_model(model, targets, request)]
+    # All sizes of the embedded family come along with its default, trained alike: the SAE that
+    # comes with the default was trained longer than a family's can be here, so that the default's
+    # own size is run once more, with an SAE made as those of the others are.
+    family, own = TARGETS[FAMILY_TARGET], sources.weights or sources.sae or sources.images
+    if family in targets and SCENES_VIT in models and own is None:
+        alone = replace(request, targets=(FAMILY_TARGET,), other_readings=False)
+        for size in SCENES_VIT_SIZES:
+            planned += () if size in models else _of_model(size, (family,), alone)
+    return tuple(planned)
+
+
+def _of_model(model: str, targets: Sequence[Target], request: Request) -> list[PlannedRun]:
+    mine, sources = tuple(targets), request.sources
+    if ALL in request.targets and model in ZOO:
+        mine = tuple(target for target in targets if model in target.models)
+    if model == PLANTED_MODEL or sources.images is not None:
+        mine = tuple(target for target in mine if not target.tasks)
+        if not mine:
+            raise ConfigError(
+                "probes need labelled data sets, which neither images of one's own nor the "
+                "planted backbone have; choose another target"
+            )
+    if not mine:
+        raise ConfigError(f"the paper shows '{model}' in none of these targets")
+    base = request.out / _folder(model, request.readings)
+    # probes of earlier requests stay in the study, or they would be lost when the stage runs again
+    earlier = tuple(t for t in _served_targets(base) if t.tasks and sources.images is None)
+    study = _study(model, (*mine, *earlier), request, base)
+    stages = _wanted_stages(study, stages_of(mine))
+    runs = [PlannedRun(model, request.readings, mine, study, stages, base)]
+    for variation in variations(study, mine) if request.other_readings else ():
+        if set(variation.readings) & set(request.readings):
+            continue
+        readings, other = {**request.readings, **variation.readings}, variation.applied_to(study)
+        if "train" not in variation.stages:  # an SAE of the designated block fits no other
+            other = other.model_copy(update={"sae": SaeSettings()})
+        folder, stages = request.out / _folder(model, readings), variation.stages
+        runs.append(
+            PlannedRun(model, readings, mine, other, _wanted_stages(other, stages), folder, base)
+        )
+    return runs
+
+
+def _study(model: str, targets: Sequence[Target], request: Request, base: Path) -> Study:
+    if is_scenes_model(model):
+        study = scenes_study(model, targets, request.sources, request.size)
+    else:
+        study = paper_study(model, targets, request.sources)
+    if model == PLANTED_MODEL and study.sae.path is None:
+        study = study.model_copy(update={"sae": SaeSettings(path=_oracle_folder(base))})
+    return resolve_paths(assume(study, request.readings), Path.cwd())
+
+
+def _oracle_folder(folder: Path) -> Path:
+    """Return where the planted backbone's true dictionary lies in a run."""
+    return folder.absolute() / "oracle-sae"
+
+
+def _wanted_stages(study: Study, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those stages that the study has a use for, in the order of the pipeline."""
+    return tuple(s.name for s in STAGES if s.name in names and s.is_wanted(study))
+
+
+def _folder(model: str, readings: Readings) -> str:
+    name = model if not readings else f"{model}~{readings_label(readings)}"
+    return "".join(c if c.isalnum() or c in "-_.=~," else "-" for c in name)
+
+
+def run_planned(planned: PlannedRun, on_stage: OnStage | None = None) -> None:
+    """Run what is not up to date; what an unchanged earlier run left is kept.
+
+    Raises:
+        VitscopeError: naming what was wrong; what had finished stays finished.
+    """
+    ranks = current_ranks()
+    if ranks.rank == 0:
+        if planned.from_ is not None:
+            take_over(RunDirectory(planned.from_), RunDirectory(planned.folder))
+        oracle = _oracle_folder(planned.folder)
+        if planned.study.sae.path == oracle:
+            save_sae(oracle, oracle_sae(PlantedBackbone()))
+    ranks.tell("its beginning stands")
+    run_study(planned.study, planned.folder, only=planned.stages, on_stage=on_stage)
+    if ranks.rank == 0:
+        names = {target.name for target in (*planned.targets, *_served_targets(planned.folder))}
+        mark = {
+            "model": planned.model,
+            "readings": dict(planned.readings),
+            "targets": [name for name in TARGETS if name in names],
+        }
+        write_json(planned.folder / MARK, mark)
+    ranks.tell("its mark stands")
+
+
+def take_over(source: RunDirectory, run: RunDirectory) -> None:
+    """Link the outputs of the finished stages of ``source`` into ``run``, unless it has begun.
+
+    Files are replaced, never rewritten, so that a link is safe: what changes becomes a new file.
+    """
+    if run.stamp("images").exists() or not source.stamp("images").exists():
+        return
+    for stage in STAGES:
+        stamp = read_stamp(source, stage.name)
+        if stamp is None:
+            continue
+        for relative in stamp.outputs:
+            _link(source.root / relative, run.root / relative)
+        _link(source.stamp(stage.name), run.stamp(stage.name))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        if source.suffix == ".jsonl":  # a log is appended to
+            raise OSError
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def find_runs(out: Path) -> tuple[FinishedRun, ...]:
-    """Return the runs of a reproduction below ``out``: models as the zoo has them, then others."""
-    found = [read_run(mark.parent) for mark in sorted(out.glob(f"*/{MARK}"))]
+    """Return the runs of a reproduction below ``out``: models as the zoo has them, then others.
+
+    Raises:
+        ArtifactError: a mark or a table is damaged.
+        ConfigError: a run's study cannot be read.
+    """
+    found: list[FinishedRun] = []
+    for mark in sorted(out.glob(f"*/{MARK}")):
+        run = RunDirectory(mark.parent)
+        known = _read_mark(mark)  # before the study: a folder with a damaged mark may have none
+        study = load_study(run.study)
+        found.append(FinishedRun(*known, study, run, read_findings(run, study)))
     places = {name: i for i, name in enumerate((*ZOO, *REFERENCE_BACKBONES))}
     return tuple(
-        sorted(found, key=lambda r: (places.get(r.model, len(places)), r.model, label(r.readings)))
+        sorted(
+            found,
+            key=lambda r: (places.get(r.model, len(places)), r.model, readings_label(r.readings)),
+        )
     )
 
 
-def served_targets(folder: Path) -> tuple[Target, ...]:
+def _served_targets(folder: Path) -> tuple[Target, ...]:
     """Return the targets that earlier requests had of the run in ``folder``."""
     mark = folder / MARK
     return _read_mark(mark)[2] if mark.exists() else ()
 
 
-def _read_mark(path: Path) -> tuple[str, Mapping[str, Value], tuple[Target, ...]]:
+def _read_mark(path: Path) -> tuple[str, Readings, tuple[Target, ...]]:
     """Return the model, the readings and the targets that a mark names."""
     match read_json(path):
         case {"model": str(model), "readings": dict(readings), "targets": list(targets)}:
