@@ -7,8 +7,7 @@ from pathlib import Path
 from vitscope.backbones.planted.spec import PlantedSpec
 from vitscope.backbones.zoo import ZOO
 from vitscope.errors import ConfigError, VitscopeError
-from vitscope.images.scenes.source import is_scene_set
-from vitscope.images.sources import open_image_set
+from vitscope.images.sources import is_scene_set, open_image_set
 from vitscope.probes.settings import Task
 from vitscope.study import Study
 
