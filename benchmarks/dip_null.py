@@ -1,4 +1,4 @@
-"""Simulate the null of the dip test: the table that ``vitscope.scope.dip_null`` holds.
+"""Simulate the null of the dip test: the table that ``vitscope.scope.modes`` holds.
 
     python benchmarks/dip_null.py > table.txt
 
@@ -14,12 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitscope.draws import generator
-from vitscope.scope import dip
+from vitscope.scope import modes
 
 DRAWS = 100_000
-SIZES = (4, 5, 6, 7, 8, 9, 10, 15, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
-LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999,
-          0.9995, 0.9999)  # fmt: skip
 CHUNK = 2_000_000
 
 Values = NDArray[np.float64]
@@ -27,9 +24,9 @@ Values = NDArray[np.float64]
 
 def compiled_dips() -> Callable[[Values], Values]:
     """Return the package's own function, compiled, over the rows of a matrix of spacings."""
-    functions: Any = dip
-    functions.hull = numba.njit(dip.hull)  # what dip_of_steps calls
-    dip_of_steps: Any = numba.njit(dip.dip_of_steps)
+    functions: Any = modes
+    functions.hull = numba.njit(modes.hull)  # what dip_of_steps calls
+    dip_of_steps: Any = numba.njit(modes.dip_of_steps)
 
     @numba.njit
     def dips(spacings: Values) -> Values:
@@ -57,11 +54,11 @@ def simulate(n: int, n_draws: int, dips: Callable[[Values], Values]) -> Values:
 
 
 def main() -> None:
-    """Print one row of quantiles of √n·dip per sample size."""
+    """Print one row of quantiles of √n·dip per sample size, in units of 1e-4."""
     dips = compiled_dips()
-    for n in SIZES:
-        quantiles = np.quantile(simulate(n, DRAWS, dips), LEVELS)
-        print(f"    {n}: ({', '.join(f'{q:.4f}' for q in quantiles)}),", flush=True)
+    for n in modes.DIP_SIZES.astype(int).tolist():
+        quantiles = np.quantile(simulate(n, DRAWS, dips), modes.DIP_LEVELS)
+        print(" ".join(f"{10_000 * q:.0f}" for q in quantiles), flush=True)
 
 
 if __name__ == "__main__":

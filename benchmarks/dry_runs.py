@@ -90,7 +90,7 @@ def run(name: str, folder: Path, n: int) -> dict[str, str]:
     stages = [stage for stage in STAGES if stage != "extract"]
     found = run_study(study, folder / "run", only=stages)
     assert RunDirectory(folder / "run").features.exists()
-    assert found["score"].stamp.summary["features"] == N_SCORED
+    assert found["score"].result.n_features == N_SCORED
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     values = (
         name,

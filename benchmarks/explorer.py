@@ -25,9 +25,10 @@ from vitscope.embedded.files import shipped_sae
 from vitscope.images.sources import ImageSettings, SceneSet
 from vitscope.images.verify import verify_images, write_image_table
 from vitscope.pipeline import run_study
+from vitscope.run import Run
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import load_saved_sae, save_sae
-from vitscope.store.atomic import read_json, write_text
+from vitscope.store.atomic import write_text
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_metadata, read_table, write_table
 from vitscope.study import Study, dump_study, load_study
@@ -79,8 +80,7 @@ def make_run(folder: Path, n_features: int, n_images: int) -> None:
     cds = np.where(cds > 0, cds, rng.beta(5, 9, n_features))
     rows = rng.integers(0, len(small["cds"]), n_features)
     columns = {name: column[rows] for name, column in small.items()}
-    gamma = read_json(run.table("partition"))["gamma"]
-    group = np.where(cds <= gamma, "low", "high").astype(object)
+    group = np.where(cds <= Run(folder).partition.gamma, "low", "high").astype(object)
     columns |= {"feature": np.arange(n_features), "cds": cds}
     columns["group"] = list(group)
     write_table(run.features, columns, metadata)
@@ -120,12 +120,12 @@ def measure(address: str, folder: Path, n_features: int) -> None:
         say("table page, again", *median_of(lambda: opened(page, f"{address}/a/")))
         for name, action in ACTIONS.items():
             say(name, *median_of(lambda action=action: page.evaluate(action) / 1000))
-        wait = "#company[aria-busy='false']"
+        wait = "#cooccurrence[aria-busy='false']"
         for feature in (4711, 1234):
             say("feature page, numbers", opened(page, f"{address}/a/feature/{feature}", "h1"))
             started = time.perf_counter()
             page.wait_for_selector(wait)
-            say("  … and its company", time.perf_counter() - started)
+            say("  … and what it is found with", time.perf_counter() - started)
         say("images page, 96 thumbnails", loaded(page, f"{address}/a/images?page=7"))
         say("images page, again", loaded(page, f"{address}/a/images?page=7"))
         say("picture page, maps drawn", opened(page, f"{address}/a/image/4321"))
@@ -161,13 +161,13 @@ def opened(page: Page, address: str, ready: str = "body[data-ready='yes']") -> f
 
 
 def loaded(page: Page, address: str) -> float:
-    def look() -> None:
+    def open_all() -> None:
         page.goto(address)
         for picture in page.locator(".thumbnails img").all():
             picture.evaluate("i => { i.loading = 'eager'; }")
         page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
 
-    return timed(look)
+    return timed(open_all)
 
 
 def written_out(n_features: int) -> str:

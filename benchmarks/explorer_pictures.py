@@ -67,7 +67,7 @@ def feature(page: Page, address: str, given: Any) -> None:
         page.wait_for_selector('body[data-ready="yes"]')
         chosen = int(page.locator("#features tbody tr[data-place] a").first.inner_text())
     page.goto(f"{address}/a/feature/{chosen}")
-    page.wait_for_selector('#company[aria-busy="false"]')
+    page.wait_for_selector('#cooccurrence[aria-busy="false"]')
     page.wait_for_load_state("networkidle")
 
 

@@ -32,15 +32,16 @@ from torch import Tensor, nn
 
 from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.backbones.timm_vit import TimmBackbone
-from vitscope.probes.batches import CachedFeatures, epoch_order
-from vitscope.probes.cache import ArrayPlan, CachePlan, FeatureCache, fill_cache
-from vitscope.probes.classification import Classification
-from vitscope.probes.depth import Depth
-from vitscope.probes.features import Extraction, cache_features
-from vitscope.probes.heads import first_heads
-from vitscope.probes.labelled import LabelledScenes
-from vitscope.probes.search import Trial, draw_trials
-from vitscope.probes.segmentation import Segmentation
+from vitscope.probes.features import (
+    FeatureCache,
+    FeatureExtraction,
+    LabelledFeatures,
+    cache_features,
+    epoch_order,
+)
+from vitscope.probes.heads import Trial, draw_trials, first_heads
+from vitscope.probes.labelled_images import LabelledScenes
+from vitscope.probes.objectives import Classification, Depth, PixelMaps, Segmentation
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,
@@ -49,8 +50,8 @@ from vitscope.probes.settings import (
     SegmentationSettings,
 )
 from vitscope.probes.training import train_heads
-from vitscope.probes.upsampling import Upsampling
 from vitscope.sae.model import SparseAutoencoder
+from vitscope.store.parts import save_part
 
 VARIANTS = ("original", "high-removed", "low-removed")
 TRIALS = 5
@@ -86,7 +87,7 @@ def main() -> None:
 
 def compare(task: str, options: argparse.Namespace, folder: Path, device: torch.device) -> None:
     cache, objective, head, epochs = made_up(task, options, folder)
-    features = CachedFeatures(cache, VARIANTS, device, memory_bytes=1 << 31)
+    features = LabelledFeatures(cache, VARIANTS, device, memory_bytes=1 << 31)
     trials = draw_trials(task, head, n=TRIALS, seeds=range(1), search="log")
     settings = ProbeSettings(epochs=epochs)
     together: list[float] = []
@@ -122,26 +123,20 @@ def made_up(
         head: HeadSettings = ClassificationSettings()
     else:
         n, shape = options.dense_images, (options.grid**2, options.width)
-        up, memory = Upsampling(options.grid, options.side), 1 << 28
+        pixels = PixelMaps(options.grid, options.side, 1 << 28)
         maps = (n, options.side, options.side)
         if task == "segmentation":
             target = random.integers(0, options.classes + 1, maps).astype(np.uint8)
-            objective, head = Segmentation(options.classes, up, memory), SegmentationSettings()
+            objective, head = Segmentation(options.classes, pixels), SegmentationSettings()
         else:
             target = random.uniform(0.5, 9, maps).astype(np.float32)
-            objective, head = Depth(256, (0.001, 10.0), 0.5, up, memory), DepthSettings()
+            objective, head = Depth(256, (0.001, 10.0), 0.5, pixels), DepthSettings()
     arrays = {
         name: (random.standard_normal((n, *shape), np.float32) + 0.3).astype(np.float16)
         for name in VARIANTS
     } | {"target": target}
-    plans = {k: ArrayPlan(v.shape[1:], v.dtype.name) for k, v in arrays.items()}
-    cache = fill_cache(
-        folder,
-        "",
-        CachePlan(n, plans),
-        chunk_images=n,
-        compute=lambda _: arrays,
-    )
+    save_part(folder, "", 0, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    cache = FeatureCache.open(folder)
     return (
         cache,
         objective,
@@ -161,7 +156,7 @@ def one_after_another(
     """Return the loss curve of every (variant, trial), each trained alone."""
     curves: list[list[float]] = []
     for variant in VARIANTS:
-        features, target = (torch.from_numpy(cache.array(name)) for name in (variant, "target"))
+        features, target = (cache.shards[0][name] for name in (variant, "target"))
         for trial in trials:
             curves.append(train_alone(features, target, trial, objective, head, epochs, device))
     return curves
@@ -212,7 +207,7 @@ def train_alone(
 def loss_of(out: Tensor, truth: Tensor, objective: Any) -> Tensor:
     if isinstance(objective, Classification):
         return nn.functional.cross_entropy(out, truth)
-    p, side = objective.upsampling.grid, objective.upsampling.side
+    p, side = objective.maps.grid, objective.maps.side
     maps = out.mT.unflatten(2, (p, p))
     pixels = nn.functional.interpolate(maps, (side, side), mode="bilinear")
     if isinstance(objective, Segmentation):
@@ -236,12 +231,12 @@ def whole(options: argparse.Namespace, folder: Path, device: torch.device) -> No
     trials = draw_trials("whole", head, n=TRIALS, seeds=range(1), search="log")
     objective = Classification(16)
 
-    def extraction(chosen: dict[str, Any]) -> Extraction:
-        return Extraction(backbone, sae, chosen, "classification", head, workers=1)
+    def extraction(chosen: dict[str, Any]) -> FeatureExtraction:
+        return FeatureExtraction(backbone, sae, chosen, "classification", head, workers=1)
 
     def ours() -> None:
         cache = cache_features(extraction(groups), images, folder / "ours")
-        features = CachedFeatures(cache, VARIANTS, device, 1 << 31)
+        features = LabelledFeatures(cache, VARIANTS, device, 1 << 31)
         train_heads(features, objective, trials, head, settings, key=KEY)
 
     def script(*, every_trial: bool) -> None:
@@ -250,7 +245,7 @@ def whole(options: argparse.Namespace, folder: Path, device: torch.device) -> No
                 chosen = {} if name == "original" else {name: groups[name]}
                 place = folder / f"{every_trial}-{name}-{number}"
                 cache = cache_features(extraction(chosen), images, place)
-                features, target = (torch.from_numpy(cache.array(k)) for k in (name, "target"))
+                features, target = (cache.tensor(k) for k in (name, "target"))
                 for trial in trials[number : number + 1] if every_trial else trials:
                     train_alone(features, target, trial, objective, head, 100, device)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vitscope.pipeline import STAGES
 from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import read_stamp
+from vitscope.store.stamp import read_stamp
 from vitscope.study import Study, dump_study
 
 LAUNCH = ("-m", "torch.distributed.run", "--standalone")
@@ -60,7 +60,7 @@ def run(n: int, asked: Study) -> dict[str, float]:
             env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        stamps = {stage.name: read_stamp(RunDirectory(out), stage.name) for stage in STAGES}
+        stamps = {name: read_stamp(RunDirectory(out), name) for name in STAGES}
         return {name: stamp.seconds for name, stamp in stamps.items() if stamp is not None}
 
 

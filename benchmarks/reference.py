@@ -35,9 +35,9 @@ from vitscope.embedded.vocabulary import (
 )
 from vitscope.images.sources import SceneSet, open_image
 from vitscope.intervals import wilson_interval
-from vitscope.probes.features import Extraction
-from vitscope.probes.labelled import LabelledScenes
-from vitscope.probes.probe import run_probe
+from vitscope.probes.features import FeatureExtraction
+from vitscope.probes.labelled_images import LabelledScenes
+from vitscope.probes.probe import train_and_score
 from vitscope.probes.settings import DepthSettings, ProbeSettings, SegmentationSettings
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.views import plain_view
@@ -196,8 +196,8 @@ def print_dense(n_train: int, n_test: int, epochs: int, seeds: int) -> None:
         cells: list[str] = []
         for task, head in heads.items():
             with tempfile.TemporaryDirectory() as folder:
-                found = run_probe(
-                    Extraction(network, no_sae(network.site.width), {}, task, head),
+                found = train_and_score(
+                    FeatureExtraction(network, no_sae(network.site.width), {}, task, head),
                     LabelledScenes(task, 0, n_train, seed=TRAIN_SEED, side=SIDE),
                     LabelledScenes(task, 0, n_test, seed=HELD_OUT_SEED, side=SIDE),
                     Path(folder),

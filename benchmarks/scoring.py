@@ -23,14 +23,14 @@ from safetensors.torch import save_file
 from vitscope.backbones.backbone import Backbone
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.zoo import ZOO
-from vitscope.emd.transport import cell_distances
 from vitscope.images.decode import decode_image
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder, ImageRef
+from vitscope.notebook import OpenRun, score
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.scope.score import Scores, score
 from vitscope.scope.views import Overlap, plain_view, shifted_views
 from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images
+from vitscope.transport.emd import cell_distances
 
 TARGET_L0 = 30
 
@@ -54,10 +54,11 @@ def main() -> None:
         images = ImageFolder(source, limit=options.n)
         sae = random_sae(backbone, images.refs[:8], options.features)
         started = time.perf_counter()
-        scores = score(backbone, sae, images, top_images=options.top_images, null_draws=0)
+        scope = {"top_images": options.top_images, "null_draws": 0}
+        run = score(backbone, sae, images, scope=scope)
         ours = time.perf_counter() - started
-        per_feature = time_loop(backbone, sae, scores, options.sample)
-    report(options, backbone, scores, ours, per_feature)
+        per_feature = time_loop(backbone, sae, run, options.sample)
+        report(options, run, ours, per_feature)
 
 
 def random_backbone(name: str, device: str, folder: Path) -> Backbone:
@@ -86,9 +87,9 @@ def random_sae(
     return SparseAutoencoder(rows.T.contiguous(), bias, rows, mean, float(least), TARGET_L0)
 
 
-def time_loop(backbone: Backbone, sae: SparseAutoencoder, scores: Scores, n: int) -> float:
+def time_loop(backbone: Backbone, sae: SparseAutoencoder, run: OpenRun, n: int) -> float:
     """Return the loop's seconds per feature; its distances must be ours."""
-    pairs, site = scores.pairs, backbone.site
+    pairs, refs, site = run.scoring.scores, run.image_refs, backbone.site
     overlap, sae = Overlap(site.grid, 1), sae.to(torch.device("cpu"))
     cost = cell_distances(overlap.side, overlap.side).copy()
     complete = np.flatnonzero(np.bincount(pairs.feature[pairs.kept], minlength=sae.n_features))
@@ -96,7 +97,7 @@ def time_loop(backbone: Backbone, sae: SparseAutoencoder, scores: Scores, n: int
     started = time.perf_counter()
     for feature in chosen:
         for row in np.flatnonzero(pairs.feature == feature):
-            image = decode_image(scores.images[pairs.image[row]].path, max_pixels=10**9)
+            image = decode_image(refs[pairs.image[row]].path, max_pixels=10**9)
             views = shifted_views(image, site, 1)
             maps: list[np.ndarray] = []
             for view, positions in zip(views, (overlap.first, overlap.second), strict=True):
@@ -111,17 +112,15 @@ def time_loop(backbone: Backbone, sae: SparseAutoencoder, scores: Scores, n: int
     return (time.perf_counter() - started) / n
 
 
-def report(
-    options: argparse.Namespace, backbone: Backbone, scores: Scores, ours: float, loop: float
-) -> None:
-    pairs, n_images = scores.pairs, len(scores.images)
-    wanted = len(np.unique(pairs.image))
+def report(options: argparse.Namespace, run: OpenRun, ours: float, loop: float) -> None:
+    pairs, n_images = run.scoring.scores, len(run.image_refs)
+    views = run.outliers.n_images + n_images + 2 * run.scoring.n_images
     whole = loop * options.features
     print(
-        f"{backbone.site.model}, {options.features} features, k = {options.top_images}, "
+        f"{run.site.model}, {options.features} features, k = {options.top_images}, "
         f"{n_images} images, {len(pairs.feature)} pairs, {torch.get_num_threads()} threads"
     )
-    print(f"  ours      {ours:10.0f} s   {n_images + 2 * wanted:>9} forward views")
+    print(f"  ours      {ours:10.0f} s   {views:>9} forward views")
     print(
         f"  the loop  {whole:10.0f} s   {2 * len(pairs.feature):>9} forward views "
         f"(extrapolated from {options.sample} features)"

@@ -26,10 +26,10 @@ from scipy.sparse import csr_array
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.emd.map_pairs import KINDS, MANY_SHAPES, Map, attention, features, whole_map_emd
+from tests.transport.map_pairs import KINDS, MANY_SHAPES, Map, attention, features, whole_map_emd
 
-from vitscope.emd.pot import pot_emd
-from vitscope.emd.transport import cell_distances, emd, transport
+from vitscope.transport.emd import cell_distances, emd, transport
+from vitscope.transport.pot import pot_emd
 
 SPARSE_SIDES = (13, 15, 16, 18, 20, 23)
 N_SPARSE = 2_000

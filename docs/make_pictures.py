@@ -21,9 +21,10 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from vitscope.embedded.files import SCENES_VIT_UNTRAINED, shipped_sae
+from vitscope.figures.catalogue import write_figures
 from vitscope.pipeline import run_study
+from vitscope.run import Run
 from vitscope.sae.settings import SaeSettings
-from vitscope.stages.figures import write_figures
 from vitscope.study import Study, load_study
 
 DOCS = Path(__file__).resolve().parent
@@ -76,7 +77,7 @@ def main() -> None:
     run_study(study, run)
     run_study(_untrained(study), control)
     with tempfile.TemporaryDirectory() as folder:
-        for one in write_figures([run, control], Path(folder)):
+        for one in write_figures([Run(run), Run(control)], Path(folder)):
             if one.files:
                 picture = Image.open(next(f for f in one.files if f.suffix == ".png"))
                 keep(picture, f"figure-{one.name}", photographs=one.name in SHOWS_PHOTOGRAPHS)
@@ -140,7 +141,7 @@ def tutorial() -> str:
         for shown in cell.outputs:
             if "image/png" in shown.get("data", {}):
                 data = base64.b64decode(shown.data["image/png"])
-                photographs = "plot_cds(" not in source
+                photographs = 'figure("cds")' not in source
                 path = keep(
                     Image.open(io.BytesIO(data)), f"tutorial-{number:02d}", photographs=photographs
                 )

@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.stages.small_study",
     "tests.stages.shifted_runs",
     "tests.stages.probe_study",
+    "tests.report.made_up_run",
     "tests.explorer.explored_run",
     "tests.explorer.in_browser",
     "tests.cli.command_line",

@@ -12,25 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "src" / "vitscope"
 ORDER = [
     *("axes", "errors", "draws", "intervals", "settings", "progress", "compiled"),
     *("distributed", "store"),
-    *("embedded", "images", "backbones", "tokens", "sae", "emd", "scope"),
-    *("removal", "probes", "figures", "report", "explorer"),
-    *(
-        "study",
-        "stages",
-        "pipeline",
-        "saved_gamma",
-        "selfcheck",
-        "paper",
-        "demo",
-        "console",
-        "cli_run",
-        "cli_saes",
-        "cli_probes",
-        "cli_reproduce",
-        "cli_explore",
-        "cli",
-        "__main__",
-    ),
+    *("embedded", "images", "backbones", "tokens", "sae", "transport", "scope"),
+    *("removal", "probes", "study", "stages", "run", "figures", "report", "pipeline", "explorer"),
+    *("compare", "publish", "notebook", "selfcheck", "demo", "paper", "cli", "__main__"),
 ]
 """Folders and files of the package, bottom to top: each imports only from those before it."""
 
@@ -148,6 +132,31 @@ def length_faults(package: Path) -> list[str]:
     return faults
 
 
+def public_names(path: Path) -> Iterator[str]:
+    """Yield the classes, functions and constants that a module defines for others."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names: list[str] = []
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names = [node.target.id]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def name_twins(package: Path) -> dict[str, list[str]]:
+    """Return public names that several modules define, with those modules.
+
+    A type variable is no name that anybody imports.
+    """
+    homes: dict[str, list[str]] = {}
+    for module, path in modules(package).items():
+        for name in public_names(path):
+            homes.setdefault(name, []).append(module)
+    return {name: where for name, where in homes.items() if len(where) > 1 and len(name) > 1}
+
+
 def export_faults(package: Path) -> list[str]:
     """Return folders whose ``__init__.py`` holds more than a docstring (the root's may)."""
     faults: list[str] = []
@@ -169,6 +178,10 @@ def test_no_module_is_part_of_an_import_cycle() -> None:
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
     assert name_faults(PACKAGE) == []
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    assert name_twins(PACKAGE) == {}
 
 
 def test_files_and_functions_are_short() -> None:
@@ -251,6 +264,16 @@ def test_a_cycle_within_a_folder_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["utils.py", "sae/helpers.py", "image_utils.py", "common/a.py"])
 def test_a_name_that_says_nothing_is_seen(tmp_path: Path, name: str) -> None:
     assert len(name_faults(house(tmp_path, {name: "", "scope/commons.py": ""}))) == 1
+
+
+@pytest.mark.parametrize(
+    "twin", ["def load(): ...", "class load: ...", "load = 1", "load: int = 1"]
+)
+def test_a_name_of_two_modules_is_seen(tmp_path: Path, twin: str) -> None:
+    files = {"sae/model.py": "def load(): ...\ndef _own(): ...\n", "scope/cds.py": f"{twin}\n"}
+    files["scope/views.py"] = "from vitscope.sae.model import load\ndef _own(): ...\n"
+    package = house(tmp_path, files)
+    assert name_twins(package) == {"load": ["vitscope.sae.model", "vitscope.scope.cds"]}
 
 
 @pytest.mark.parametrize(("lines", "n_faults"), [(MAX_FILE_LINES, 0), (MAX_FILE_LINES + 1, 1)])

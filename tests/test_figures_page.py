@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 import vitscope as vs
-from vitscope.figures.files import FORMATS
-from vitscope.stages.figures import DRAWINGS
+from vitscope.figures.catalogue import FIGURES, FIGURES_OF_SEVERAL
+from vitscope.figures.files import FIGURE_FORMATS
 
 DOCS = Path(__file__).parent.parent / "docs"
-SHARED = {"cds-runs", "awcds-runs", "scaling"}
-"""Figures that show several runs."""
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,7 @@ def page() -> str:
 def test_every_figure_has_its_row_and_its_function(page: str) -> None:
     rows = re.findall(r"^\| (`.*?`) \| `([\w.]+)` \|", page, re.MULTILINE)
     named = [name for cell, _ in rows for name in re.findall(r"`([\w-]+)`", cell)]
-    assert sorted(named) == sorted(set(DRAWINGS) | SHARED)
+    assert sorted(named) == sorted({*FIGURES, *FIGURES_OF_SEVERAL})
     for _, function in rows:
         module, _, name = function.rpartition(".")
         assert callable(getattr(import_module(module), name))
@@ -31,7 +29,7 @@ def test_every_figure_has_its_row_and_its_function(page: str) -> None:
 
 def test_every_picture_shown_is_there_and_small(page: str) -> None:
     files = [DOCS / name for name in re.findall(r"!\[[^\]]+\]\((\S+)\)", page)]
-    assert len(files) >= len(DRAWINGS)  # all but the training, and two of several runs
+    assert len(files) >= len(FIGURES)  # all but the training, and two of several runs
     sizes = [file.stat().st_size for file in files]
     assert max(sizes) < 150_000 and sum(sizes) < 1_000_000
 
@@ -45,5 +43,5 @@ def test_the_python_shown_runs(page: str, tmp_path: Path) -> None:
         "folder": tmp_path,
     }
     exec(compile(code, "figures.md", "exec"), names)
-    expected = {f"{name}.{kind}" for name in ("cds", "gallery-high") for kind in FORMATS}
-    assert {path.name for path in tmp_path.iterdir()} == expected
+    expected = {f"{name}.{kind}" for name in ("cds", "gallery-high") for kind in FIGURE_FORMATS}
+    assert {path.name for path in tmp_path.iterdir()} == {*expected, "feature.png"}

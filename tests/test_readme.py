@@ -3,11 +3,13 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from vitscope.stages.purposes import PURPOSES
+from vitscope.pipeline import STAGES
+from vitscope.run import Run
 from vitscope.study import Study
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +27,7 @@ VERBS = {
     "compare",
     "scaling",
     "reproduce",
-    *PURPOSES,
+    *STAGES,
 }
 
 
@@ -61,9 +63,11 @@ def test_the_python_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(ROOT / "README.md", "python")
     random = np.random.default_rng(0)
-    names = {"map_a": random.random((13, 13)), "map_b": random.random((13, 13))}
+    names: dict[str, Any] = {"map_a": random.random((13, 13)), "map_b": random.random((13, 13))}
     code = code.replace("SceneSet(200,", "SceneSet(20,")  # the same calls, on fewer scenes
     exec(compile(code, "README.md", "exec"), names)
-    scores, groups = names["scores"], names["groups"]
-    assert len(groups.low) + len(groups.high) + len(groups.unscored) == scores.cds.size  # pyright: ignore
+    run = names["run"]
+    assert isinstance(run, Run)
+    part = run.partition
+    assert part.low.size + part.high.size + part.unscored.size == run.features.n_rows == 4096
     assert names["distance"] > 0

@@ -52,7 +52,6 @@ def test_it_runs_from_top_to_bottom_in_this_python(tmp_path: Path) -> None:
     notebook = read()
     for cell in notebook.cells:  # the same calls, on fewer scenes
         cell.source = cell.source.replace("SceneSet(150,", "SceneSet(40,")
-        cell.source = cell.source.replace("images[::40]", "images[::20]")
     notebook.cells.append(nbformat.v4.new_code_cell("import sys; print(sys.executable)"))
     notebook = execute(notebook, tmp_path / "tutorial.ipynb")
     said = "".join(o.text for o in outputs(notebook, "stream") if o.name == "stdout")

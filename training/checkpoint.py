@@ -20,7 +20,7 @@ from sizes import (
 )
 
 from vitscope.backbones.scenes_text import PAD, UNKNOWN
-from vitscope.backbones.scenes_vit import HEADER_KEY, SCENES_FORMAT, SCENES_VERSION
+from vitscope.backbones.scenes_vit import HEADER_KEY, SCENES_FORMAT, SCENES_SCHEMA
 from vitscope.store.atomic import atomic_path, write_json
 
 FILE = "checkpoint.pt"
@@ -75,7 +75,7 @@ def describe(state: Checkpoint) -> dict[str, Any]:
     recipe = state.recipe
     return {
         "format": SCENES_FORMAT,
-        "version": SCENES_VERSION,
+        "version": SCENES_SCHEMA,
         "name": f"scenes-vit-{recipe['size']}",
         "vision": {
             "img_size": recipe["side"],

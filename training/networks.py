@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vitscope.backbones.scenes_text import TextTower
+from vitscope.backbones.scenes_text import CaptionTower
 from vitscope.embedded.vocabulary import COLOURS, LABEL_CLASSES, MASK_CLASSES, TEXTURES
 
 FIRST_TEMPERATURE = 0.07
@@ -48,7 +48,7 @@ class DualEncoder(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.vision = build_vision(size)
-        self.text = TextTower(text_shape())
+        self.text = CaptionTower(text_shape())
         self.image_projection = nn.Linear(size.width, EMBEDDING, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
         self.label_heads = nn.ModuleDict(

@@ -5,7 +5,7 @@ from functools import cache
 
 from torch import Tensor
 
-from vitscope.backbones.scenes_text import SPECIAL, WORD, TextShape
+from vitscope.backbones.scenes_text import SPECIAL, WORD, CaptionTowerShape
 from vitscope.embedded.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, TEXTURES, WHEN
 
 
@@ -58,13 +58,13 @@ _FRAME = "a photo of a place with objects , left of in front of"
 
 
 @cache
-def text_shape() -> TextShape:
+def text_shape() -> CaptionTowerShape:
     """Return the text tower's sizes; its vocabulary is exactly the words that captions use."""
     words = {*PLACES, *COUNTS, *TEXTURES, *COLOURS, *SHAPES, *WORD.findall(_FRAME)}
     for phrase in WHEN.values():
         words.update(phrase.split())
     vocabulary = (*SPECIAL, *sorted(words))
-    return TextShape(TEXT_WIDTH, TEXT_DEPTH, TEXT_HEADS, MAX_TOKENS, EMBEDDING, vocabulary)
+    return CaptionTowerShape(TEXT_WIDTH, TEXT_DEPTH, TEXT_HEADS, MAX_TOKENS, EMBEDDING, vocabulary)
 
 
 def tokenize(captions: list[str]) -> Tensor:

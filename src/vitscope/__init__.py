@@ -6,8 +6,8 @@ The public names, each in the module that defines it::
 
     backbone = vs.load_backbone("clip-b16")
     sae = vs.load_sae("runs/clip-b16/sae")
-    scores = vs.score(backbone, sae, vs.ImageFolder("imagenet/val"))
-    groups = scores.partition()
+    run = vs.score(backbone, sae, vs.ImageFolder("imagenet/val"))
+    run.partition.high  # features that depend on their context
 """
 
 from importlib import import_module
@@ -21,23 +21,22 @@ if TYPE_CHECKING:
     from vitscope.backbones.settings import BackboneSettings
     from vitscope.backbones.user_model import check_backbone
     from vitscope.embedded.files import shipped_sae
-    from vitscope.emd.transport import emd
     from vitscope.errors import VitscopeError
     from vitscope.images.sources import ImageFolder, SceneSet, open_image
+    from vitscope.notebook import OpenRun, open_run, score
     from vitscope.pipeline import run_study
-    from vitscope.probes.towers import load_text_tower
+    from vitscope.probes.text_towers import load_text_tower
     from vitscope.removal.backbone import RemovedBackbone, removed
     from vitscope.removal.remove import remove, remove_groups
+    from vitscope.run import Run
     from vitscope.sae.formats.load import load_sae
     from vitscope.sae.model import SparseAutoencoder
     from vitscope.sae.storage import save_sae
-    from vitscope.scope.exemplar_views import exemplar_views
-    from vitscope.scope.gallery import choose_gallery
+    from vitscope.scope.gallery import choose_gallery, exemplar_views, token_maps
     from vitscope.scope.partition import Partition
-    from vitscope.scope.score import Scores, score
-    from vitscope.scope.token_maps import token_maps
     from vitscope.scope.views import plain_view, shifted_views
     from vitscope.study import Study, load_study
+    from vitscope.transport.emd import emd
 
 # Imported on first use: `vitscope --help` and `vs.emd` need not wait for timm.
 _HOMES = {
@@ -51,19 +50,18 @@ _HOMES = {
     "QueryKeyAttention": "vitscope.backbones.attention",
     "RemovedBackbone": "vitscope.removal.backbone",
     "SceneSet": "vitscope.images.sources",
-    "Scores": "vitscope.scope.score",
     "Site": "vitscope.backbones.backbone",
     "SparseAutoencoder": "vitscope.sae.model",
     "Study": "vitscope.study",
     "VitscopeError": "vitscope.errors",
     "check_backbone": "vitscope.backbones.user_model",
     "choose_gallery": "vitscope.scope.gallery",
-    "emd": "vitscope.emd.transport",
-    "exemplar_views": "vitscope.scope.exemplar_views",
+    "emd": "vitscope.transport.emd",
+    "exemplar_views": "vitscope.scope.gallery",
     "load_backbone": "vitscope.backbones.loading",
     "load_sae": "vitscope.sae.formats.load",
     "load_study": "vitscope.study",
-    "load_text_tower": "vitscope.probes.towers",
+    "load_text_tower": "vitscope.probes.text_towers",
     "open_image": "vitscope.images.sources",
     "plain_view": "vitscope.scope.views",
     "remove": "vitscope.removal.remove",
@@ -71,10 +69,13 @@ _HOMES = {
     "removed": "vitscope.removal.backbone",
     "run_study": "vitscope.pipeline",
     "save_sae": "vitscope.sae.storage",
-    "score": "vitscope.scope.score",
+    "score": "vitscope.notebook",
+    "open_run": "vitscope.notebook",
+    "OpenRun": "vitscope.notebook",
+    "Run": "vitscope.run",
     "shifted_views": "vitscope.scope.views",
     "shipped_sae": "vitscope.embedded.files",
-    "token_maps": "vitscope.scope.token_maps",
+    "token_maps": "vitscope.scope.gallery",
 }
 
 __version__ = version("vitscope")
@@ -84,12 +85,13 @@ __all__ = [
     "BlockTokens",
     "FinalOutput",
     "ImageFolder",
+    "OpenRun",
     "Partition",
     "Preprocessing",
     "QueryKeyAttention",
     "RemovedBackbone",
+    "Run",
     "SceneSet",
-    "Scores",
     "Site",
     "SparseAutoencoder",
     "Study",
@@ -103,6 +105,7 @@ __all__ = [
     "load_study",
     "load_text_tower",
     "open_image",
+    "open_run",
     "plain_view",
     "remove",
     "remove_groups",

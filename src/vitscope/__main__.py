@@ -1,6 +1,6 @@
 """``python -m vitscope``: the same as the ``vitscope`` command."""
 
-from vitscope.cli import main
+from vitscope.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -7,13 +7,9 @@ from vitscope.backbones.settings import BackboneSettings
 from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_UNTRAINED, shipped_sae
 from vitscope.images.sources import ImageSettings
 from vitscope.probes.settings import ClassificationSettings, ProbeSettings, ZeroShotSettings
-from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.settings import SaeSettings
-from vitscope.scope.awcds import AwcdsSettings
-from vitscope.scope.outliers import OutlierSettings
-from vitscope.scope.settings import ScopeSettings
-from vitscope.scope.stability_settings import StabilitySettings
-from vitscope.study import Study
+from vitscope.scope.settings import AwcdsSettings, OutlierSettings, ScopeSettings, StabilitySettings
+from vitscope.study import BesideSettings, Study
 from vitscope.tokens.sampling import ActivationSettings
 
 SIDE = 88

@@ -1,5 +1,7 @@
 """A study: every setting of a run, read from TOML, written back as resolved."""
 
+import copy
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,18 +14,30 @@ from vitscope.embedded.files import SHIPPED, shipped_sae
 from vitscope.errors import ConfigError
 from vitscope.images.sources import ImageSettings, is_scene_set
 from vitscope.probes.settings import ProbeSettings
-from vitscope.report.beside_settings import BesideSettings
 from vitscope.sae.formats.hub import is_hub_address
 from vitscope.sae.settings import SaeSettings
-from vitscope.scope.awcds import AwcdsSettings
-from vitscope.scope.instability_settings import InstabilitySettings
-from vitscope.scope.outliers import OutlierSettings
-from vitscope.scope.settings import ScopeSettings
-from vitscope.scope.stability_settings import StabilitySettings
+from vitscope.scope.settings import (
+    AwcdsSettings,
+    InstabilitySettings,
+    OutlierSettings,
+    ScopeSettings,
+    StabilitySettings,
+)
 from vitscope.settings import Settings, read_toml
 from vitscope.tokens.sampling import ActivationSettings
 
 Group = TypeVar("Group", bound=Settings)
+
+STUDY_FILE = "study.toml"
+"""Of a run directory."""
+
+
+class BesideSettings(Settings):
+    """Runs whose figures are drawn beside this one's: a control, another layer, another model."""
+
+    runs: tuple[Path, ...] = ()
+    """Run directories that have finished; an untrained copy of the backbone says what the figures
+    show without anything learned."""
 
 
 class Study(Settings):
@@ -50,14 +64,54 @@ class Study(Settings):
     beside: BesideSettings = BesideSettings()
     probes: ProbeSettings = ProbeSettings()
 
+    @property
+    def stretch(self) -> bool:
+        """Whether images are stretched to the square rather than cropped."""
+        return self.scope.resize == "stretch"
 
-def load_study(path: Path) -> Study:
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Read and validate a study; relative paths in it start from its own folder.
 
+    Args:
+        path: a study file, or a run directory, which holds its own.
+        overrides: settings that replace the file's, ``scope.gamma=0.3``: a TOML value, or plain
+            text. A path that is there is taken from the current folder.
+
     Raises:
-        ConfigError: the file is missing, is not TOML, or holds an unknown or invalid setting.
+        ConfigError: the file is missing, is not TOML, or a setting is unknown or invalid.
     """
-    return _parsed(_read(path), path)
+    file = path / STUDY_FILE if path.is_dir() else path
+    if file != path and not file.exists():
+        raise ConfigError(
+            f"{path} is a folder without {STUDY_FILE}; give the path of a study file, or the "
+            "directory of a run"
+        )
+    return _parsed(_overridden(_read(file), overrides), file)
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    changed = copy.deepcopy(values)
+    for one in overrides:
+        key, equals, text = one.partition("=")
+        *groups, name = key.strip().split(".")
+        if not equals or not name or not all(groups):
+            raise ConfigError(f"--set {one!r}: give KEY=VALUE, such as scope.gamma=0.3")
+        inner = changed
+        for group in groups:
+            inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {one!r}: {group} is a setting, not a group of them")
+        inner[name] = _typed(text.strip())
+    return changed
+
+
+def _typed(text: str) -> object:
+    """Return a TOML value, or the text itself; a path of the current folder as a whole one."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return str(Path(text).absolute()) if text and Path(text).exists() else text
 
 
 def load_study_for_each(path: Path, models: Sequence[str]) -> list[Study]:
@@ -165,25 +219,36 @@ def _absolute_probes(probes: ProbeSettings, base: Path) -> ProbeSettings:
     return probes.model_copy(update=groups)
 
 
-def study_for_sae(model: str, sae: Path, images: Path, options: Mapping[str, object]) -> Study:
-    """Return the study that scores an SAE brought along; relative paths start from here.
+def study_of(
+    model: str,
+    images: Path,
+    *,
+    sae: Path | None = None,
+    backbone: Mapping[str, object] | None = None,
+    overrides: Sequence[str] = (),
+) -> Study:
+    """Return the study of a model and images, without a file; relative paths start from here.
 
     Args:
         model: the backbone's name.
-        sae: folder of the SAE.
-        images: folder or list of images.
-        options: further settings of the backbone, as text where they were typed; None is unset.
+        images: folder, list or scenes.
+        sae: one brought along; None trains one.
+        backbone: further settings of the backbone, as text where they were typed; None is unset.
+        overrides: other settings, ``scope.gamma=0.3``.
 
     Raises:
-        ConfigError: an option is out of range.
+        ConfigError: an option is unknown or out of range.
     """
-    given = {key: _number(value) for key, value in options.items() if value is not None}
-    study = Study(
-        name="-".join([Path(model).name, *_last_parts(sae)]),
-        images=ImageSettings(train=images),
-        backbone=BackboneSettings.parse({"name": model, **given}, source="options"),
-        sae=SaeSettings(path=sae),
-    )
+    given = {key: _number(value) for key, value in (backbone or {}).items() if value is not None}
+    parts = [Path(model).name, *(() if sae is None else _last_parts(sae))]
+    values: dict[str, Any] = {
+        "name": "-".join(parts),
+        "images": {"train": str(images)},
+        "backbone": {"name": model, **given},
+    }
+    if sae is not None:
+        values["sae"] = {"path": str(sae)}
+    study = Study.parse(_overridden(values, overrides), source="options")
     return resolve_paths(study, Path.cwd())
 
 

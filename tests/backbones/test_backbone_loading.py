@@ -21,7 +21,7 @@ from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.user_model import check_backbone
 from vitscope.errors import BackboneError, ConfigError
-from vitscope.store.checksum import file_checksum
+from vitscope.store.atomic import file_checksum
 
 CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
 REGISTERS = "vit_small_patch14_reg4_dinov2.lvd142m"

@@ -129,7 +129,7 @@ def test_files_are_tried_in_order_and_none_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(hub, "require_answer", lambda *_: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     refused("timm/some holds none of model.safetensors, open_clip_model.safetensors")
-    assert asked == list(hub.CANDIDATES)
+    assert asked == list(hub.HUB_WEIGHTS)
 
 
 @pytest.mark.usefixtures("empty_cache")

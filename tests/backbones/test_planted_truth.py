@@ -17,7 +17,7 @@ from vitscope.backbones.planted.truth import (
     mean_distance,
     placement_distance,
 )
-from vitscope.scope.instability import READINGS
+from vitscope.scope.instability import ATTENTION_READINGS
 
 SPEC = PlantedSpec()
 
@@ -109,7 +109,7 @@ def test_attention_of_outliers_moves_as_far_as_a_simulation_says(
     """Outlier rows are even in both views: only tokens that change their kind move."""
     monkeypatch.setattr(truth, "N_ATTENTION_DRAWS", 16)
     found = expected_instability(SPEC, 1)
-    assert tuple(found) == READINGS
+    assert tuple(found) == ATTENTION_READINGS
     side, n = 13, 196
     stays = _row_against_even(side)
     both = (SPEC.n_outliers / n) ** 2

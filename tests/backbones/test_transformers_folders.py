@@ -24,7 +24,7 @@ from tests.backbones.parity_folders import (
 
 from vitscope.backbones import transformers_loading
 from vitscope.backbones.backbone import Site
-from vitscope.store.checksum import file_checksum
+from vitscope.store.atomic import file_checksum
 
 
 @pytest.fixture

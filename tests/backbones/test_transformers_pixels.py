@@ -8,14 +8,14 @@ from tests.backbones.parity_folders import SIDE, change_json, load, save_tiny
 
 from vitscope.backbones.backbone import Preprocessing
 from vitscope.backbones.transformers_loading import saved_preprocessing
-from vitscope.backbones.transformers_vit import FAMILIES
+from vitscope.backbones.transformers_vit import TRANSFORMERS_FAMILIES
 from vitscope.backbones.zoo import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD
 from vitscope.errors import BackboneError
 
 
 def preprocessing(tmp_path: Path, family: str, /, **saved: Any) -> tuple[Preprocessing, int | None]:
     change_json(tmp_path / "preprocessor_config.json", **saved)
-    return saved_preprocessing(tmp_path, FAMILIES[family])
+    return saved_preprocessing(tmp_path, TRANSFORMERS_FAMILIES[family])
 
 
 CLIP_SAVED = {
@@ -57,7 +57,7 @@ def test_preprocessing_that_does_not_standardise(tmp_path: Path) -> None:
 
 def test_preprocessing_of_a_processor_with_a_text_tower(tmp_path: Path) -> None:
     change_json(tmp_path / "processor_config.json", image_processor=CLIP_SAVED)
-    found, _ = saved_preprocessing(tmp_path, FAMILIES["siglip"])
+    found, _ = saved_preprocessing(tmp_path, TRANSFORMERS_FAMILIES["siglip"])
     assert found == Preprocessing(1.0, CLIP_MEAN, CLIP_STD)
 
 
@@ -75,7 +75,7 @@ def test_preprocessing_of_a_processor_with_a_text_tower(tmp_path: Path) -> None:
 def test_preprocessing_where_nothing_is_saved(
     tmp_path: Path, family: str, mean: Any, std: Any
 ) -> None:
-    found = saved_preprocessing(tmp_path, FAMILIES[family])
+    found = saved_preprocessing(tmp_path, TRANSFORMERS_FAMILIES[family])
     assert found == (Preprocessing(1.0, mean, std), None)
 
 

@@ -19,7 +19,7 @@ from tests.backbones.parity_folders import (
     save_tiny,
 )
 
-from vitscope.backbones.transformers_vit import FAMILIES
+from vitscope.backbones.transformers_vit import TRANSFORMERS_FAMILIES
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_without_transformers_the_way_to_install_it(
 def test_a_kind_of_model_that_is_not_known(vision: Path) -> None:
     change_json(vision / "config.json", model_type="swin")
     message = refused("is a transformers model of type 'swin'; supported: clip, ", vision)
-    assert all(kind in message for kind in FAMILIES)
+    assert all(kind in message for kind in TRANSFORMERS_FAMILIES)
 
 
 @pytest.mark.parametrize(

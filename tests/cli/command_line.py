@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vitscope import cli
+from vitscope.cli import main as command
 from vitscope.images.generated import write_generated_images
 
 QUICK = """
@@ -55,7 +55,7 @@ class CommandLine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["vitscope", *arguments])
             try:
-                cli.main()
+                command.main()
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
         streams = self.capture.readouterr()

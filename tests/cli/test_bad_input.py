@@ -24,7 +24,26 @@ def assert_one_line(vitscope: CommandLine, *arguments: str, says: str) -> None:
 
 STUDIES = {
     "it does not exist": ("run nowhere.toml", "", "nowhere.toml does not exist; give the path"),
-    "it is a folder": ("run pictures", "", "pictures is a folder; give the path of a study file"),
+    "it is a folder": ("run pictures", "", "pictures is a folder without study.toml; give the"),
+    "no study at all": ("run", "", "give a study, a run directory, or --model and --images"),
+    "a model without images": ("run --model planted", "", "or --model and --images"),
+    "a study and a model": (
+        "run study.toml --model planted", QUICK, "give a study, or --model and --images, not both",
+    ),
+    "an override without a value": (
+        "run study.toml --set scope.gamma", QUICK, "--set 'scope.gamma': give KEY=VALUE, such as",
+    ),
+    "a mistyped override": (
+        "run study.toml --set scope.gama=0.3", QUICK,
+        "unknown key 'scope.gama' (did you mean 'gamma'?)",
+    ),
+    "an override out of range": (
+        "run study.toml --set scope.gamma=3", QUICK, "scope.gamma: input should be less than",
+    ),
+    "an override of a group": (
+        "run study.toml --set scope.gamma.x=3 --set scope.gamma=0.1 --set scope.gamma.x=3", QUICK,
+        "gamma is a setting, not a group of them",
+    ),
     "not TOML": ("run study.toml", "[images\n", "study.toml is not a TOML file: Expected ']'"),
     "empty": ("run study.toml", "", "study.toml: images: required, but not given"),
     "mistyped key": (
@@ -79,7 +98,7 @@ STUDIES = {
     ),
     "a stage too early": (
         "extract study.toml --out fresh", QUICK,
-        "fresh; run `vitscope run` on the same study, or `vitscope images` first",
+        "has not finished in",
     ),
     "out below a file": ("run study.toml --out study.toml/run", QUICK, "Not a directory"),
     "out is a file": ("run study.toml --out study.toml", QUICK, "cannot write in"),
@@ -224,7 +243,7 @@ def test_one_bad_picture_among_forty_is_left_out_and_said(vitscope: CommandLine)
 @pytest.mark.parametrize(
     "command",
     [
-        "bogus", "run", "run study.toml --nope", "run a.toml b.toml", "demo --out", "scroe",
+        "bogus", "run study.toml --nope", "run a.toml b.toml", "demo --out", "scroe",
         "selfcheck --seed one", "selfcheck --seed -1", "models all",
     ],
 )  # fmt: skip

@@ -21,9 +21,11 @@ def test_shifts_and_tokens_are_taken_from_the_command(prepared: CommandLine) -> 
     ended = prepared("instability", "study.toml", "--shifts", "1-3", "--tokens", "2", "--json")
     assert ended.code == 0, ended.err
     found = json.loads(ended.out)["stages"]["instability"]
-    assert [row["shift"] for row in found["shifts"]] == [1] * 3 + [2] * 3 + [3] * 3
-    n_heads = found["received"]["non"]["n_maps"] // 4
-    assert found["query"]["non"]["n_maps"] == 4 * 2 * n_heads
+    rows = [row for row in found["rows"] if row["membership"] == found["membership"]]
+    assert [row["shift"] for row in rows] == [1] * 3 + [2] * 3 + [3] * 3
+    own = {row["reading"]: row for row in rows if row["shift"] == found["shift"]}
+    n_heads = own["received"]["other"]["n_maps"] // 4
+    assert own["query"]["other"]["n_maps"] == 4 * 2 * n_heads
     resolved = tomllib.loads((prepared.folder / "runs/study/study.toml").read_text())
     assert resolved["instability"]["shifts"] == [1, 2, 3]
     assert resolved["outliers"]["tokens_per_image"] == 2

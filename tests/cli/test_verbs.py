@@ -14,11 +14,10 @@ import vitscope as package
 from vitscope import demo
 from vitscope.backbones.zoo import ZOO
 from vitscope.images.sources import ImageSettings
-from vitscope.pipeline import chosen_stages
+from vitscope.pipeline import STAGES, chosen_stages
 from vitscope.selfcheck import selfcheck as runs
-from vitscope.selfcheck.check import at_least, reported, within
+from vitscope.selfcheck.checks import at_least, reported, within
 from vitscope.selfcheck.selfcheck import SelfcheckReport
-from vitscope.stages.purposes import PURPOSES
 from vitscope.study import Study
 
 EVERY = [stage.name for stage in chosen_stages(Study(images=ImageSettings(train=Path("pictures"))))]
@@ -32,7 +31,7 @@ VERBS = [
     "export",
     "push",
     "compare",
-    *PURPOSES,
+    *STAGES,
 ]
 
 
@@ -64,7 +63,9 @@ def test_without_a_verb_help_is_shown(vitscope: CommandLine) -> None:
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    check = "import sys, vitscope.cli; sys.exit(any(m in sys.modules for m in ('torch', 'timm')))"
+    check = (
+        "import sys, vitscope.cli.main; sys.exit(any(m in sys.modules for m in ('torch', 'timm')))"
+    )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
@@ -111,7 +112,7 @@ def test_json_is_all_there_is_on_standard_output(vitscope: CommandLine) -> None:
     found = strict_json(ended.out)
     assert found["run"] == str(vitscope.folder / "runs/study")
     assert list(found["stages"]) == EVERY
-    assert found["stages"]["images"]["train"] == 12
+    assert found["stages"]["images"]["n_train"] == 12
     assert not any(stage["unchanged"] for stage in found["stages"].values())
     again = strict_json(vitscope("run", study, "--json").out)
     assert all(stage["unchanged"] for stage in again["stages"].values())
@@ -137,9 +138,9 @@ def test_scoring_an_sae_that_is_brought_along(vitscope: CommandLine) -> None:
     found = strict_json(ended.out)
     assert found["run"] == str(vitscope.folder / "runs/planted-first-sae")
     assert "extract" not in found["stages"]
-    assert found["stages"]["partition"]["low"] >= 0
+    assert 0 <= found["stages"]["partition"]["gamma"] <= 1
     told = next(line for line in ended.err.splitlines() if line.startswith("✓ train"))
-    fvu = found["stages"]["train"]["sample_fvu"]
+    fvu = found["stages"]["train"]["given"]["fvu"]
     assert f"vitscope: FVU {fvu:.3g}, L0" in told and "silent on 1,000 tokens" in told
 
 
@@ -191,9 +192,10 @@ def test_the_quick_demo_has_its_control_and_no_training(
     assert ended.code == 0, ended.err
     assert "extract" not in ended.err and "untrained copy" in ended.err
     stages = strict_json(ended.out)["stages"]
-    assert stages["train"]["features"] == 32 * 128
-    assert list(stages["probe"]["tasks"]) == ["classification"], "masks and depth take too long"
-    assert stages["zeroshot"]["original"]["top1"] > 0.5
+    assert stages["train"]["n_features"] == 32 * 128
+    tasks = [task["task"] for task in stages["probe"]["tasks"]]
+    assert tasks == ["classification"], "masks and depth take too long"
+    assert stages["zeroshot"]["variants"][0]["top1"] > 0.5
 
 
 @pytest.mark.slow
@@ -202,8 +204,10 @@ def test_the_demo_itself(vitscope: CommandLine) -> None:
     ended = vitscope("demo", "--json")
     assert ended.code == 0, ended.err
     stages = strict_json(ended.out)["stages"]
-    assert stages["partition"]["low"] > stages["partition"]["high"] > 0
-    top1 = stages["probe"]["tasks"]["classification"]
+    groups = package.open_run(vitscope.folder / "runs/demo").partition
+    assert groups.low.size > groups.high.size > 0
+    (task,) = stages["probe"]["tasks"]
+    top1 = {one["variant"]: one["mean"] for one in task["variants"]}
     assert top1["original"] > 0.8 > top1["low-removed"] + 0.2
 
 
@@ -241,3 +245,10 @@ def test_the_public_names_are_those_that_are_promised() -> None:
         assert getattr(package, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'scoer'"):
         getattr(package, "scoer")  # noqa: B009
+
+
+def test_no_folder_hides_a_public_name() -> None:
+    """A subpackage that is imported becomes an attribute of the package, and would win."""
+    source = Path(str(package.__file__)).parent
+    folders = {path.stem for path in source.iterdir() if not path.name.startswith("_")}
+    assert not folders & set(package.__all__)

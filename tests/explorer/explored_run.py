@@ -1,8 +1,6 @@
 """A finished run on a few scenes whose names are out to do harm, and the explorer of it."""
 
 import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,13 +8,10 @@ from filelock import FileLock
 from starlette.testclient import TestClient
 
 from vitscope.embedded.files import shipped_sae
-from vitscope.explorer.app import build_app
-from vitscope.explorer.guard import TOKEN_HEADER, Access
 from vitscope.explorer.live import LiveRun
+from vitscope.explorer.server import TOKEN_HEADER, Access, build_app
 from vitscope.images.sources import SceneSet, open_image
 from vitscope.pipeline import run_study
-from vitscope.saved_gamma import save_gamma
-from vitscope.stages.explore import load_models, read_run
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
@@ -82,18 +77,6 @@ def copied_run(explored: RunDirectory, tmp_path: Path) -> RunDirectory:
     return RunDirectory(Path(shutil.copytree(explored.root, tmp_path / "run")))
 
 
-def live_run(folder: Path, *, may_save: bool = True) -> LiveRun:
-    """As the command line makes it."""
-    return LiveRun(
-        read=partial(read_run, folder),
-        load=partial(load_models, folder),
-        save=partial(save_gamma, folder) if may_save else None,
-    )
-
-
-Ask = Callable[..., TestClient]
-
-
 def client_of(*runs: LiveRun) -> TestClient:
     """A client that asks as the pages' own scripts do."""
     app = build_app(list(runs), Access(token=TOKEN))
@@ -103,7 +86,7 @@ def client_of(*runs: LiveRun) -> TestClient:
 @pytest.fixture(scope="session")
 def reading(explored: RunDirectory) -> LiveRun:
     """The run with its models, for all tests that only read."""
-    return live_run(explored.root, may_save=False)
+    return LiveRun(explored.root, read_only=True)
 
 
 @pytest.fixture

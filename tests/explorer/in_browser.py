@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Error, Page, Request, expect, sync_playwright
-from tests.explorer.explored_run import live_run
 
-from vitscope.explorer.app import build_app
-from vitscope.explorer.guard import Access
 from vitscope.explorer.live import LiveRun
+from vitscope.explorer.server import Access, build_app
 from vitscope.store.run_directory import RunDirectory
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -136,5 +134,5 @@ def visit(browser: Browser, address: str) -> Generator[Visit]:
 @pytest.fixture
 def writing(browser: Browser, copied_run: RunDirectory) -> Generator[Visit]:
     """A tab on a copy of the run, in which γ can be saved."""
-    with served(live_run(copied_run.root)) as found, visiting(browser, found) as visit:
+    with served(LiveRun(copied_run.root)) as found, visiting(browser, found) as visit:
         yield visit

@@ -2,7 +2,6 @@
 
 import io
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,16 @@ from tests.explorer.explored_run import (
     SCRIPT,
     TOKEN,
     client_of,
-    live_run,
 )  # fmt: skip
 
 from vitscope.errors import ArtifactError
-from vitscope.explorer import answers, pictures
-from vitscope.explorer.guard import TOKEN_HEADER
-from vitscope.explorer.live import LiveRun
-from vitscope.pipeline import run_study
-from vitscope.saved_gamma import save_gamma
-from vitscope.stages.explore import read_run, text_side
-from vitscope.store.atomic import read_json
+from vitscope.explorer import live, pictures
+from vitscope.explorer.api import ASK_AGAIN
+from vitscope.explorer.live import LiveRun, load_text_side
+from vitscope.explorer.server import TOKEN_HEADER
+from vitscope.pipeline import run_study, set_gamma
+from vitscope.run import Run
+from vitscope.stages.stage import Models
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_table, write_table
 from vitscope.study import load_study
@@ -44,8 +42,7 @@ def jpeg(side: int = 60) -> bytes:
 
 def a_feature(reading: LiveRun) -> int:
     """A feature with a score and four top images."""
-    record = reading.record
-    return int(np.flatnonzero(record.features["n_pairs"] >= 4)[0])
+    return int(np.flatnonzero(reading.run.features["n_pairs"] >= 4)[0])
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -62,7 +59,7 @@ def test_a_page_has_no_script_style_or_address_of_its_own(client: TestClient, pa
 def test_every_hostile_name_is_escaped_where_it_stands(
     client: TestClient, reading: LiveRun
 ) -> None:
-    names = [ref.id for ref in reading.record.images]
+    names = [ref.id for ref in reading.run.image_refs]
     assert all(any(bad in name for name in names) for bad in NAMES)
     listed = client.get("/a/images").text
     for position, name in enumerate(names):
@@ -107,9 +104,9 @@ def test_an_image_outside_the_roots_is_not_opened(copied_run: RunDirectory, tmp_
     table["path"][0] = str(secret)
     table["path"][1] = f"{roots}/../../../../{secret}"
     write_table(path, table, {"skipped": [], "digest": "x"})
-    client = client_of(live_run(copied_run.root))
+    client = client_of(LiveRun(copied_run.root))
     for position in (0, 1):
-        for part in ("thumbnail", "view/plain", "look"):
+        for part in ("thumbnail", "view/plain", "tokens"):
             answer = client.get(f"/a/image/{position}/{part}")
             assert answer.status_code == 422
             assert "outside the image folders" in answer.json()["error"]
@@ -127,7 +124,7 @@ def test_pictures_are_drawn_and_kept_by_the_browser(client: TestClient, reading:
         again = client.get(path, headers={"if-none-match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert client.get(path, headers={"if-none-match": '"other"'}).content == first.content
-    assert first.headers["cache-control"] == answers.ASK_AGAIN
+    assert first.headers["cache-control"] == ASK_AGAIN
 
 
 def upload(client: TestClient, data: bytes, name: str = "a.jpg") -> Any:
@@ -141,7 +138,7 @@ def test_a_dropped_in_picture_is_looked_at_under_its_escaped_name(client: TestCl
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.jpg" in page
     assert "<script>alert" not in page
     assert client.get(f"/a/upload/{key}/view/plain").headers["content-type"] == "image/jpeg"
-    assert len(client.get(f"/a/upload/{key}/look").json()["norms"]) == 100
+    assert len(client.get(f"/a/upload/{key}/tokens").json()["norms"]) == 100
 
 
 def test_what_is_no_picture_or_too_large_is_refused(
@@ -175,14 +172,14 @@ def test_pictures_dropped_in_long_ago_make_room(client: TestClient) -> None:
 )  # fmt: skip
 def test_a_damaged_request_to_write_is_refused(copied_run: RunDirectory, body: bytes) -> None:
     before = copied_run.study.read_bytes()
-    answer = client_of(live_run(copied_run.root)).post("/a/gamma", content=body)
+    answer = client_of(LiveRun(copied_run.root)).post("/a/gamma", content=body)
     assert (answer.status_code, list(answer.json())) == (409, ["error"])
     assert copied_run.study.read_bytes() == before
 
 
 def test_gamma_is_saved_as_the_partition_and_read_again(copied_run: RunDirectory) -> None:
-    live = live_run(copied_run.root)
-    client, before = client_of(live), live.record.digest
+    saving = LiveRun(copied_run.root)
+    client, before = client_of(saving), saving.columns
     told = client.post("/a/gamma", json={"gamma": 0.125}).json()
     features = read_table(copied_run.features)
     cds, group = features["cds"], features["group"]
@@ -190,9 +187,10 @@ def test_gamma_is_saved_as_the_partition_and_read_again(copied_run: RunDirectory
     for name, mask in (("low", cds <= 0.125), ("high", cds > 0.125), ("unscored", np.isnan(cds))):
         assert told["groups"][name] == mask.sum() == (group == name).sum()
     assert load_study(copied_run.study).scope.gamma == 0.125
-    assert read_json(copied_run.table("partition"))["gamma"] == 0.125
+    assert Run(copied_run.root).partition.gamma == 0.125
     assert 'data-gamma="0.125"' in client.get("/a/").text
-    assert live.record.digest != before
+    assert list(saving.run.features["group"]) == list(group)
+    assert saving.columns == before  # CDS and activity do not depend on γ
     proposed = client.post("/a/gamma", json={"gamma": None}).json()
     assert proposed["source"] != "given"
     assert load_study(copied_run.study).scope.gamma is None
@@ -200,7 +198,7 @@ def test_gamma_is_saved_as_the_partition_and_read_again(copied_run: RunDirectory
 
 def test_a_saved_gamma_is_what_the_study_with_that_line_gives(copied_run: RunDirectory) -> None:
     proposed = load_study(copied_run.study)
-    save_gamma(copied_run.root, 0.125)
+    set_gamma(copied_run.root, 0.125)
     written = proposed.model_copy(
         update={"scope": proposed.scope.model_copy(update={"gamma": 0.125})}
     )
@@ -209,18 +207,18 @@ def test_a_saved_gamma_is_what_the_study_with_that_line_gives(copied_run: RunDir
     assert redone["partition"].skipped
     assert not redone["awcds"].skipped  # what follows reads the new groups
     back = run_study(proposed, copied_run.root, only=["partition"])
-    assert back["partition"].stamp.summary["source"] != "given"
+    assert back["partition"].result.source != "given"
 
 
 def test_without_the_token_nothing_is_written(copied_run: RunDirectory) -> None:
-    client, before = client_of(live_run(copied_run.root)), copied_run.study.read_bytes()
+    client, before = client_of(LiveRun(copied_run.root)), copied_run.study.read_bytes()
     for headers in ({TOKEN_HEADER: ""}, {TOKEN_HEADER: TOKEN, "origin": "http://evil.example"}):
         assert client.post("/a/gamma", json={"gamma": 0.5}, headers=headers).status_code == 403
     assert copied_run.study.read_bytes() == before
 
 
 def test_a_run_that_works_elsewhere_is_not_written_to(copied_run: RunDirectory) -> None:
-    client, before = client_of(live_run(copied_run.root)), copied_run.study.read_bytes()
+    client, before = client_of(LiveRun(copied_run.root)), copied_run.study.read_bytes()
     with copied_run.locked():
         answer = client.post("/a/gamma", json={"gamma": 0.5})
     assert (answer.status_code, "is in use by" in answer.json()["error"]) == (409, True)
@@ -228,9 +226,9 @@ def test_a_run_that_works_elsewhere_is_not_written_to(copied_run: RunDirectory) 
 
 
 def test_a_refused_gamma_leaves_the_study_as_it_was(copied_run: RunDirectory) -> None:
-    live, before = live_run(copied_run.root), copied_run.study.read_text()
+    saving, before = LiveRun(copied_run.root), copied_run.study.read_text()
     copied_run.stamp("score").unlink()  # after the explorer had started
-    answer = client_of(live).post("/a/gamma", json={"gamma": 0.5})
+    answer = client_of(saving).post("/a/gamma", json={"gamma": 0.5})
     assert "stage 'score'" in answer.json()["error"]
     assert copied_run.study.read_text() == before
 
@@ -241,10 +239,10 @@ def test_a_run_that_may_not_be_written_is_explored_all_the_same(
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    for module in ("artifacts.atomic.tempfile.mkstemp", "artifacts.run_directory.FileLock"):
+    for module in ("store.atomic.tempfile.mkstemp", "store.run_directory.FileLock"):
         monkeypatch.setattr(f"vitscope.{module}", refuse)
-    client = client_of(live_run(copied_run.root))
-    for path in (*PAGES, "/a/columns", "/a/image/0/look", "/a/feature/0/company"):
+    client = client_of(LiveRun(copied_run.root))
+    for path in (*PAGES, "/a/columns", "/a/image/0/tokens", "/a/feature/0/cooccurrence"):
         assert client.get(path).status_code == 200, path
     answer = client.post("/a/gamma", json={"gamma": 0.5})
     assert answer.json()["error"].startswith("cannot write in")
@@ -252,7 +250,7 @@ def test_a_run_that_may_not_be_written_is_explored_all_the_same(
 
 
 def test_read_only_says_so_and_refuses(explored: RunDirectory) -> None:
-    client = client_of(live_run(explored.root, may_save=False))
+    client = client_of(LiveRun(explored.root, read_only=True))
     assert "read-only" in client.get("/a/").text
     assert "may not write" in client.post("/a/gamma", json={"gamma": 0.5}).json()["error"]
 
@@ -261,51 +259,45 @@ def test_a_folder_that_is_no_finished_run_is_refused(
     copied_run: RunDirectory, tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match="no run directory"):
-        read_run(tmp_path)
+        LiveRun(tmp_path)
     copied_run.stamp("partition").unlink()
     with pytest.raises(ArtifactError, match="stage 'partition' has not finished"):
-        read_run(copied_run.root)
+        LiveRun(copied_run.root)
 
 
-@pytest.mark.parametrize("name", ["cells_first", "cells_second", "feature", "rank"])
-def test_pairs_counted_in_numbers_that_are_not_whole_are_refused(
-    copied_run: RunDirectory, name: str
+def test_models_that_cannot_be_loaded_are_an_answer_not_an_end(
+    explored: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = read_table(copied_run.pairs)
-    write_table(copied_run.pairs, table | {name: np.full(len(table[name]), np.nan)}, {})
-    with pytest.raises(ArtifactError, match=rf"column {name} has float64, and not whole numbers"):
-        read_run(copied_run.root)
-
-
-def test_models_that_cannot_be_loaded_are_an_answer_not_an_end(explored: RunDirectory) -> None:
-    def fail() -> Any:
+    def fail(_: Any) -> Any:
         raise RuntimeError("the card fell out")
 
-    client = client_of(LiveRun(read=lambda: read_run(explored.root), load=fail, save=None))
-    answer = client.get("/a/image/0/look")
+    monkeypatch.setattr(Models, "backbone", property(fail))
+    client = client_of(LiveRun(explored.root))
+    answer = client.get("/a/image/0/tokens")
     assert (answer.status_code, "the card fell out" in answer.json()["error"]) == (409, True)
     assert client.get("/a/state").json()["state"] == "failed"
     assert client.get("/a/").status_code == 200
 
 
 def test_without_a_text_tower_the_pages_say_why_and_the_rest_works(
-    explored: RunDirectory, reading: LiveRun
+    explored: RunDirectory, reading: LiveRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = replace(reading.models(), text=None, no_text="no text tower: it was left at home")
-    client = client_of(LiveRun(lambda: read_run(explored.root), load=lambda: models, save=None))
-    look = client.get("/a/image/0/look").json()
-    assert (look["prediction"], look["no_text"]) == ([], models.no_text)
+    why = "no text tower: it was left at home"
+    monkeypatch.setattr(live, "load_text_side", lambda *_: (None, why))
+    client = client_of(LiveRun(explored.root))
+    found = client.get("/a/image/0/tokens").json()
+    assert (found["prediction"], found["no_text"]) == ([], why)
     removed = client.post("/a/image/0/remove", json={"group": "all"}).json()
     assert (removed["before"], removed["after"]) == ([], [])
     assert removed["pooled_cosine"] < 1
-    words = client.get(f"/a/feature/{a_feature(reading)}/company").json()["words"]
-    assert words == {"why_not": models.no_text}
+    words = client.get(f"/a/feature/{a_feature(reading)}/cooccurrence").json()["words"]
+    assert words == {"why_not": why}
 
 
 def test_a_tower_is_not_fetched_unasked(copied_run: RunDirectory) -> None:
     """Only a study that asks for zero-shot, or an embedded backbone, has a text side."""
     study = load_study(copied_run.study)
     backbone = study.backbone.model_copy(update={"name": "clip-b16"})
-    text, why = text_side(study.model_copy(update={"backbone": backbone}), torch.device("cpu"))
+    text, why = load_text_side(study.model_copy(update={"backbone": backbone}), torch.device("cpu"))
     assert text is None
     assert "not fetched unasked" in why

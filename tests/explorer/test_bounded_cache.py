@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from vitscope.explorer.cache import BoundedCache
+from vitscope.explorer.lens import BoundedCache
 
 
 @given(keys=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), max_size=60))

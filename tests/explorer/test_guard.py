@@ -7,8 +7,14 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from vitscope.errors import ConfigError
-from vitscope.explorer.guard import HEADERS, TOKEN_HEADER, Access, Guard, access_for
-from vitscope.explorer.serve import require_local
+from vitscope.explorer.server import (
+    SECURITY_HEADERS,
+    TOKEN_HEADER,
+    Access,
+    Guard,
+    access_for,
+    require_local,
+)
 
 ACCESS = Access(token="secret")
 OWN = {"host": "127.0.0.1:8765"}
@@ -103,9 +109,9 @@ def test_every_answer_has_the_headers_of_caution_refusals_too() -> None:
     for headers, status in (({}, 200), ({"host": "evil.example"}, 403)):
         answer = client.get("/", headers=headers)
         assert answer.status_code == status
-        for name, value in HEADERS.items():
+        for name, value in SECURITY_HEADERS.items():
             assert answer.headers[name] == value
-    assert "'unsafe-inline'" not in HEADERS["content-security-policy"]
+    assert "'unsafe-inline'" not in SECURITY_HEADERS["content-security-policy"]
 
 
 def test_a_web_socket_gets_no_answer() -> None:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
-from tests.explorer.explored_run import HANDLER, SCRIPT, TITLE, live_run
+from tests.explorer.explored_run import HANDLER, SCRIPT, TITLE
 from tests.explorer.in_browser import Visit, served, visiting
 
 from vitscope.explorer.live import LiveRun
@@ -40,7 +40,7 @@ def test_the_table_has_every_feature_but_only_rows_in_sight(visit: Visit) -> Non
 
 
 def test_columns_sort_both_ways_with_undefined_scores_last(visit: Visit, reading: LiveRun) -> None:
-    cds = reading.record.features["cds"]
+    cds = reading.run.features["cds"]
     scored = np.flatnonzero(np.isfinite(cds))
     visit.go("/a/")
     visit.ready()
@@ -60,7 +60,7 @@ def test_columns_sort_both_ways_with_undefined_scores_last(visit: Visit, reading
 def test_filters_keep_what_they_say_and_stand_in_the_address(
     visit: Visit, reading: LiveRun
 ) -> None:
-    features = reading.record.features
+    features = reading.run.features
     visit.go("/a/")
     visit.ready()
     page = visit.page
@@ -119,13 +119,13 @@ def test_a_range_brushed_in_the_histogram_filters(visit: Visit, reading: LiveRun
     page.mouse.up()
     low, high = (float(page.get_by_label(f"CDS {end}").input_value()) for end in ("from", "to"))
     assert (low, high) == (pytest.approx(0.6, abs=0.01), pytest.approx(0.8, abs=0.01))
-    cds = reading.record.features["cds"]
+    cds = reading.run.features["cds"]
     n = int(((cds >= low) & (cds <= high)).sum())
     expect(page.locator("#n-shown")).to_have_text(f"{n:,} of 4,096 features")
 
 
 def test_gamma_recolours_everything_and_stays_over_pages(visit: Visit, reading: LiveRun) -> None:
-    cds = reading.record.features["cds"]
+    cds = reading.run.features["cds"]
     visit.go("/a/")
     visit.ready()
     page = visit.page
@@ -177,10 +177,12 @@ def test_gamma_is_saved_and_proposed_again(writing: Visit, copied_run: RunDirect
     assert "gamma" not in copied_run.study.read_text().split("[scope]")[1].split("[")[0]
 
 
-def test_a_feature_shows_its_images_arrows_and_company(visit: Visit, reading: LiveRun) -> None:
-    exemplars = reading.record.exemplars
+def test_a_feature_shows_its_images_arrows_and_what_it_is_found_with(
+    visit: Visit, reading: LiveRun
+) -> None:
+    exemplars = reading.exemplars
     moved = np.unique(exemplars.feature[exemplars.emd > 0.5])
-    pairs = reading.record.features["n_pairs"][moved]
+    pairs = reading.run.features["n_pairs"][moved]
     feature = int(moved[pairs.argmax()])
     rows = exemplars.of(feature)
     visit.go(f"/a/feature/{feature}")
@@ -197,7 +199,7 @@ def test_a_feature_shows_its_images_arrows_and_company(visit: Visit, reading: Li
         picture.scroll_into_view_if_needed()
         page.wait_for_function("image => image.complete", arg=picture.element_handle())
         assert picture.evaluate("image => image.naturalWidth") > 0
-    expect(page.locator("#company")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#cooccurrence")).to_have_attribute("aria-busy", "false")
     assert page.locator("#nearest li").count() == 10
     assert page.locator("#words li").count() > 0
     expect(page.locator("#norms-text")).to_contain_text(f"{rows.stop - rows.start} top images")
@@ -224,7 +226,7 @@ def test_hostile_names_are_text(visit: Visit, reading: LiveRun) -> None:
     assert visit.page.locator("h1").inner_text() == TITLE
     visit.go("/a/images")
     listed = visit.page.locator(".thumbnails span").all_inner_texts()
-    names = [ref.id for ref in reading.record.images]
+    names = [ref.id for ref in reading.run.image_refs]
     assert listed == names
     for harm in (SCRIPT, HANDLER):
         position = next(i for i, name in enumerate(names) if harm in name)
@@ -287,7 +289,7 @@ def test_the_patch_under_pointer_and_keys_and_a_feature_switched_off(visit: Visi
 
 
 def test_two_runs_side_by_side(browser: Browser, reading: LiveRun, explored: RunDirectory) -> None:
-    with served(reading, live_run(explored.root)) as found, visiting(browser, found) as visit:
+    with served(reading, LiveRun(explored.root)) as found, visiting(browser, found) as visit:
         visit.go("/")
         visit.page.wait_for_url("**/compare")
         visit.ready()

@@ -2,29 +2,23 @@
 
 from typing import Any
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 from torch import Tensor
 
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.errors import VitscopeError
+from vitscope.explorer.ablation import Ablation, removed_mask
+from vitscope.explorer.cooccurrence import coarse_bins, shares_of
 from vitscope.explorer.lens import PLAIN, Lens
 from vitscope.explorer.live import LiveRun
-from vitscope.explorer.looking import awcds_of
-from vitscope.explorer.norm_bins import coarse_bins, shares_of
 from vitscope.explorer.pictures import PictureKey, Uploads
-from vitscope.explorer.records import NOT_SCORED
-from vitscope.explorer.without import Removal, removed_mask
+from vitscope.explorer.tables import NOT_SCORED
 from vitscope.images.sources import open_image
 from vitscope.removal.remove import remove
-from vitscope.sae.code import SparseCode
-from vitscope.scope.awcds import token_scope
 from vitscope.scope.outliers import NormHistogram
 
 PICTURE = 3
@@ -32,29 +26,29 @@ PICTURE = 3
 
 def plain_tokens(reading: LiveRun, position: int) -> BlockTokens:
     """Tokens of an image by the backbone itself."""
-    models, ref = reading.models(), reading.record.images[position]
-    picture = open_image(ref, max_pixels=10**6)
+    run = reading.run
+    picture = open_image(run.image_refs[position], max_pixels=10**6)
     with torch.inference_mode():
-        return models.backbone.tokens(models.plain_view(picture)[None])
+        return run.backbone.tokens(run.plain_view(picture)[None])
 
 
 def codes_of(reading: LiveRun, position: int) -> Tensor:
     with torch.inference_mode():
-        return reading.models().sae.encode(plain_tokens(reading, position).patch[0])
+        return reading.run.sae.encode(plain_tokens(reading, position).patch[0])
 
 
 def scored_features(reading: LiveRun, n: int) -> list[int]:
     """Features with most pairs that count, a distance among them that is not 0."""
-    exemplars = reading.record.exemplars
+    exemplars = reading.exemplars
     moved = np.unique(exemplars.feature[exemplars.emd > 0])
-    pairs = reading.record.features["n_pairs"][moved]
+    pairs = reading.run.features["n_pairs"][moved]
     return [int(j) for j in moved[np.argsort(-pairs, kind="stable")[:n]]]
 
 
 def test_a_pair_is_drawn_with_the_distance_that_the_run_stored(
     client: TestClient, reading: LiveRun
 ) -> None:
-    exemplars, seen = reading.record.exemplars, 0
+    exemplars, seen = reading.exemplars, 0
     for feature in scored_features(reading, 5):
         rows = exemplars.of(feature)
         for rank, stored, first, second in zip(
@@ -81,10 +75,10 @@ def test_a_distance_that_is_not_the_stored_one_is_told(
     client: TestClient, reading: LiveRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (feature,) = scored_features(reading, 1)
-    rows = reading.record.exemplars.of(feature)
-    changed = reading.record.exemplars.emd.copy()
+    rows = reading.exemplars.of(feature)
+    changed = reading.exemplars.emd.copy()
     changed[rows] += 0.5
-    monkeypatch.setitem(reading.record.exemplars.__dict__, "emd", changed)
+    monkeypatch.setitem(reading.exemplars.__dict__, "emd", changed)
     found = [client.get(f"/a/feature/{feature}/pair/{rank}").json() for rank in range(4)]
     assert [pair["differs"] for pair in found if pair["emd"] is not None].count(False) == 0
 
@@ -93,7 +87,7 @@ def test_a_pair_that_the_run_left_out_is_said_to_be(
     client: TestClient, reading: LiveRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (feature,) = scored_features(reading, 1)
-    exemplars = reading.record.exemplars
+    exemplars = reading.exemplars
     rows = exemplars.of(feature)
     for name, value in (("cells_first", NOT_SCORED), ("cells_second", NOT_SCORED), ("emd", np.nan)):
         changed = getattr(exemplars, name).copy()
@@ -103,24 +97,10 @@ def test_a_pair_that_the_run_left_out_is_said_to_be(
     assert client.get(f"/a/feature/{feature}/pair/0").json()["differs"] is False
 
 
-@settings(deadline=None)
-@given(
-    codes=arrays(np.float32, (4, 6), elements=st.sampled_from([0.0, 0.0, 0.5, 2.0])),
-    cds=arrays(np.float64, 6, elements=st.sampled_from([np.nan, 0.0, 0.25, 1.0])),
-)
-def test_awcds_of_a_picture_is_that_of_the_stage(
-    codes: NDArray[np.float32], cds: NDArray[np.float64]
-) -> None:
-    dense = torch.from_numpy(codes)
-    expected = token_scope(dense, torch.from_numpy(cds)).awcds.numpy()
-    np.testing.assert_allclose(awcds_of(SparseCode.from_dense(dense), cds), expected)
-
-
-def test_company_counts_what_a_loop_counts(client: TestClient, reading: LiveRun) -> None:
+def test_what_fires_with_it_is_what_a_loop_counts(client: TestClient, reading: LiveRun) -> None:
     (feature,) = scored_features(reading, 1)
-    found = client.get(f"/a/feature/{feature}/company").json()
-    record = reading.record
-    images = record.exemplars.image[record.exemplars.of(feature)]
+    found = client.get(f"/a/feature/{feature}/cooccurrence").json()
+    images = reading.exemplars.image[reading.exemplars.of(feature)]
     norms, together, anyway, n_tokens = list[float](), {}, {}, 0
     for position in images:
         tokens, codes = plain_tokens(reading, int(position)).patch[0], codes_of(reading, position)
@@ -135,7 +115,7 @@ def test_company_counts_what_a_loop_counts(client: TestClient, reading: LiveRun)
                     together[j] = together.get(j, 0) + 1
     assert (found["n_images"], found["n_tokens"]) == (len(images), n_tokens)
     assert found["n_fired"] == len(norms) > 0
-    assert found["n_above_tau"] == sum(norm > record.tau.tau for norm in norms)
+    assert found["n_above_tau"] == sum(norm > reading.run.outliers.tau for norm in norms)
     assert sum(found["norms"]) == pytest.approx(1.0)
     del together[feature]
     expected = sorted((j for j in together if together[j] >= 3), key=lambda j: (-together[j], j))
@@ -147,8 +127,8 @@ def test_company_counts_what_a_loop_counts(client: TestClient, reading: LiveRun)
 
 def test_the_nearest_directions_are_nearest(client: TestClient, reading: LiveRun) -> None:
     (feature,) = scored_features(reading, 1)
-    found = client.get(f"/a/feature/{feature}/company").json()["nearest"]
-    rows = reading.models().sae.w_dec.double()
+    found = client.get(f"/a/feature/{feature}/cooccurrence").json()["nearest"]
+    rows = reading.run.sae.w_dec.double()
     cosine = torch.cosine_similarity(rows, rows[feature][None], dim=1)
     cosine[feature] = -2
     order = cosine.argsort(descending=True)[: len(found)]
@@ -158,17 +138,17 @@ def test_the_nearest_directions_are_nearest(client: TestClient, reading: LiveRun
 
 def test_words_are_what_is_lost_without_the_feature(client: TestClient, reading: LiveRun) -> None:
     (feature,) = scored_features(reading, 1)
-    words = client.get(f"/a/feature/{feature}/company").json()["words"]
-    record, models = reading.record, reading.models()
-    text = models.text
+    words = client.get(f"/a/feature/{feature}/cooccurrence").json()["words"]
+    run, exemplars = reading.loaded(), reading.exemplars
+    text, _ = reading.text()
     assert text is not None
     falls: list[NDArray[Any]] = []
-    for position in record.exemplars.image[record.exemplars.of(feature)]:
+    for position in exemplars.image[exemplars.of(feature)]:
         tokens = plain_tokens(reading, int(position))
-        without = remove(models.sae, tokens.patch, [feature])
+        without = remove(run.sae, tokens.patch, [feature])
         rows: list[Tensor] = []
         for patch in (tokens.patch, without):
-            pooled = models.backbone.resume(BlockTokens(patch, tokens.prefix)).pooled
+            pooled = run.backbone.resume(BlockTokens(patch, tokens.prefix)).pooled
             rows.append(text.tower.project(pooled) @ text.phrase_rows.T)
         falls.append((rows[0] - rows[1])[0].detach().numpy())
     mean = np.mean(falls, axis=0)
@@ -179,11 +159,11 @@ def test_words_are_what_is_lost_without_the_feature(client: TestClient, reading:
 
 
 def test_a_picture_is_described_as_the_tables_would(client: TestClient, reading: LiveRun) -> None:
-    found = client.get(f"/a/image/{PICTURE}/look").json()
+    found = client.get(f"/a/image/{PICTURE}/tokens").json()
     tokens, codes = plain_tokens(reading, PICTURE).patch[0], codes_of(reading, PICTURE)
-    cds = reading.record.features["cds"]
+    cds = reading.run.features["cds"]
     np.testing.assert_allclose(found["norms"], tokens.norm(dim=1), rtol=1e-4)
-    assert found["n_outliers"] == int((tokens.norm(dim=1) > reading.record.tau.tau).sum())
+    assert found["n_outliers"] == int((tokens.norm(dim=1) > reading.run.outliers.tau).sum())
     for patch, row in enumerate(codes.clamp_min(0).double().numpy()):
         active = np.flatnonzero(row)
         scored = active[np.isfinite(cds[active])]
@@ -213,10 +193,10 @@ def test_removal_is_that_of_the_library_and_changes_the_prediction(
     client: TestClient, reading: LiveRun
 ) -> None:
     found = removal_of(client, group="all", keep_error=False)
-    models, tokens = reading.models(), plain_tokens(reading, PICTURE)
-    everything = torch.ones(reading.record.n_features, dtype=torch.bool)
+    tokens = plain_tokens(reading, PICTURE)
+    everything = torch.ones(reading.n_features, dtype=torch.bool)
     with torch.inference_mode():
-        without = remove(models.sae, tokens.patch, everything, keep_error=False)
+        without = remove(reading.run.sae, tokens.patch, everything, keep_error=False)
         change = (without - tokens.patch).norm(dim=-1) / tokens.patch.norm(dim=-1)
     np.testing.assert_allclose(found["change"], change[0], atol=1e-4)
     assert (
@@ -232,9 +212,9 @@ def test_removal_is_that_of_the_library_and_changes_the_prediction(
 
 def test_what_the_reconstruction_misses_is_told(client: TestClient, reading: LiveRun) -> None:
     found = removal_of(client, features=[0])["reconstruction"]["with"]
-    models, tokens = reading.models(), plain_tokens(reading, PICTURE).patch[0].double()
+    sae, tokens = reading.run.sae, plain_tokens(reading, PICTURE).patch[0].double()
     with torch.inference_mode():
-        rebuilt = models.sae.decode(models.sae.encode(tokens.float())).double()
+        rebuilt = sae.decode(sae.encode(tokens.float())).double()
     spread = (tokens - tokens.mean(0)).square().sum()
     assert found["fvu"] == pytest.approx(
         float((tokens - rebuilt).square().sum() / spread), rel=1e-4
@@ -242,7 +222,7 @@ def test_what_the_reconstruction_misses_is_told(client: TestClient, reading: Liv
 
 
 def test_a_group_is_cut_at_the_gamma_of_the_page(client: TestClient, reading: LiveRun) -> None:
-    cds = reading.record.features["cds"]
+    cds = reading.run.features["cds"]
     for gamma in (0.0, 0.2, 1.0):
         for group, expected in (("low", cds <= gamma), ("high", cds > gamma)):
             found = removal_of(client, group=group, gamma=gamma, features=[], kept=[])
@@ -251,19 +231,19 @@ def test_a_group_is_cut_at_the_gamma_of_the_page(client: TestClient, reading: Li
 
 
 def test_single_features_join_and_leave_a_group(reading: LiveRun) -> None:
-    record = reading.record
-    low = np.flatnonzero(record.features["cds"] <= 0.3)
-    high = np.flatnonzero(record.features["cds"] > 0.3)
-    removal = Removal(features=[int(high[0])], group="low", gamma=0.3, kept=[int(low[0])])
-    assert np.flatnonzero(removed_mask(record, removal)).tolist() == sorted([high[0], *low[1:]])
+    run = reading.run
+    low = np.flatnonzero(run.features["cds"] <= 0.3)
+    high = np.flatnonzero(run.features["cds"] > 0.3)
+    removal = Ablation(features=[int(high[0])], group="low", gamma=0.3, kept=[int(low[0])])
+    assert np.flatnonzero(removed_mask(run, removal)).tolist() == sorted([high[0], *low[1:]])
     with pytest.raises(VitscopeError, match="no feature 4096"):
-        removed_mask(record, Removal(features=[record.n_features]))
+        removed_mask(run, Ablation(features=[reading.n_features]))
 
 
 def test_a_picture_is_computed_once(reading: LiveRun, monkeypatch: pytest.MonkeyPatch) -> None:
     lens = Lens(reading, Uploads())
-    first = lens.look(PictureKey(PICTURE))
-    assert lens.look(PictureKey(PICTURE)) is first
+    first = lens.encode(PictureKey(PICTURE))
+    assert lens.encode(PictureKey(PICTURE)) is first
     assert first.patch.shape[:2] == (3, 100)
     torch.testing.assert_close(first.patch[PLAIN], plain_tokens(reading, PICTURE).patch[0])
 

@@ -1,21 +1,16 @@
 """A disk that is full or read-only, for real: one line, exit code 2, and what stood stands."""
 
 from pathlib import Path
-from shutil import disk_usage
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from tests.faults.small_disk import read_only, resize, small_disk
 from tests.stages.interrupted_runs import Ended, Job, run_jobs
 from tests.stages.run_contents import run_contents
 from tests.stages.small_study import N_IMAGES, small_study
 
-from vitscope.errors import ArtifactError, ConfigError
+from vitscope.errors import ArtifactError
 from vitscope.images.generated import write_generated_images
-from vitscope.probes.cache import ArrayPlan, CachePlan, fill_cache
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tensors import save_tensors
 from vitscope.study import dump_study
@@ -74,22 +69,6 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_where_there_is_room(
         # nothing would be written, but the lock would
         assert "Read-only file system" in one_line(run(study, full, tmp_path / "scratch"))
         assert run_contents(RunDirectory(full)) == expected
-
-
-def test_features_of_probes_take_their_room_before_they_are_mapped(tmp_path: Path) -> None:
-    plan = CachePlan(100, {"x": ArrayPlan((250,), "float32")})
-    with small_disk(tmp_path / "disk", 64) as disk:
-        with pytest.raises(ConfigError, match=r"and .* has 0\.0 GB left; use fewer images"):
-            fill_cache(disk / "cache", "one", plan, chunk_images=10, compute=lambda _: {})
-        resize(disk, 160)
-
-        def compute(rows: range) -> dict[str, NDArray[Any]]:
-            (disk / "other").write_bytes(b"x" * (disk_usage(disk).free - PAGE))
-            return {"x": np.ones((len(rows), 250), np.float32)}
-
-        # another program fills the disk meanwhile: a mapped file without its room would be killed
-        cache = fill_cache(disk / "cache", "one", plan, chunk_images=10, compute=compute)
-        assert cache.array("x").sum() == plan.n_images * 250
 
 
 def test_a_tensor_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -16,27 +15,24 @@ from vitscope.backbones.scenes_vit import read_header
 from vitscope.embedded.files import WEIGHT_FILES
 from vitscope.errors import ArtifactError, BackboneError, SaeError
 from vitscope.pipeline import run_study
-from vitscope.probes import cache
 from vitscope.sae import step as checkpoint
 from vitscope.sae.parameters import Normalisation, Parameters
 from vitscope.sae.step import new_state
 from vitscope.sae.storage import SAE_SCHEMA, load_saved_sae
-from vitscope.stages import evaluate
+from vitscope.stages.evaluate import EvaluateStage
 from vitscope.store.atomic import read_json, write_json
 from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import STAMP_SCHEMA, read_stamp
+from vitscope.store.stamp import STAMP_SCHEMA, read_stamp
 from vitscope.tokens.extraction import MANIFEST_SCHEMA
 from vitscope.tokens.sources import ShardSource
 
 TESTED = {
-    "store/stage.py: STAMP_SCHEMA",
-    "tokens/extract.py: MANIFEST_SCHEMA",
+    "store/stamp.py: STAMP_SCHEMA",
+    "tokens/extraction.py: MANIFEST_SCHEMA",
     "sae/storage.py: SAE_SCHEMA",
     "sae/step.py: CHECKPOINT_SCHEMA",
-    "probes/cache.py: SCHEMA",
-    "backbones/reference/description.py: VERSION",
-    "stages/evaluate.py: ACTIVITY_SCHEMA",
-    "stages/evaluate.py: RECONSTRUCTION_SCHEMA",
+    "probes/features.py: FEATURES_SCHEMA",
+    "backbones/scenes_vit.py: SCENES_SCHEMA",
 }
 """By the tests of this file."""
 
@@ -59,10 +55,14 @@ def changed(path: Path, schema: int) -> Path:
 
 def test_a_stamp(copied: RunDirectory, pictures: Path) -> None:
     changed(copied.stamp("score"), STAMP_SCHEMA + 1)
-    with pytest.raises(ArtifactError, match=r"newer vitscope \(schema 2, this one knows 1\)"):
+    with pytest.raises(ArtifactError, match=r"newer vitscope \(schema 3, this one knows 2\)"):
         run_study(small_study(pictures), copied.root)
     changed(copied.stamp("score"), STAMP_SCHEMA - 1)
     assert read_stamp(copied, "score") is None, "an older one is redone"
+    with pytest.raises(
+        ArtifactError, match=r"made by an earlier vitscope \(layout 1, .* `vitscope"
+    ):
+        vitscope.open_run(copied.root)
 
 
 @pytest.mark.parametrize("schema", [MANIFEST_SCHEMA - 1, MANIFEST_SCHEMA + 1])
@@ -97,25 +97,6 @@ def test_a_checkpoint_of_another_number_is_not_continued(
         assert (checkpoint.load_checkpoint(path, "one", "cpu") is None) is (schema != now)
 
 
-@pytest.mark.parametrize("step", [-1, 1])
-def test_features_of_probes_of_another_number_are_computed_anew(tmp_path: Path, step: int) -> None:
-    plan = cache.CachePlan(4, {"x": cache.ArrayPlan((2,), "float32")})
-    calls: list[range] = []
-
-    def compute(rows: range) -> dict[str, np.ndarray]:
-        calls.append(rows)
-        return {"x": np.ones((len(rows), 2), np.float32)}
-
-    def fill() -> int:
-        calls.clear()
-        cache.fill_cache(tmp_path / "c", "one", plan, chunk_images=2, compute=compute)
-        return len(calls)
-
-    assert (fill(), fill()) == (2, 0)
-    changed(tmp_path / "c" / cache.RECORD, cache.SCHEMA + step)
-    assert fill() == 2
-
-
 @pytest.mark.parametrize("version", [0, 2])
 def test_a_reference_backbone_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
     shipped = WEIGHT_FILES["scenes-vit-s"]
@@ -128,9 +109,8 @@ def test_a_reference_backbone_of_another_version_is_refused(tmp_path: Path, vers
         read_header(path)
 
 
-@pytest.mark.parametrize("name", ["ACTIVITY_SCHEMA", "RECONSTRUCTION_SCHEMA"])
-def test_tables_of_another_number_are_computed_anew(
-    copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_result_of_another_version_is_computed_anew(
+    copied: RunDirectory, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = small_study(pictures)
 
@@ -138,5 +118,5 @@ def test_tables_of_another_number_are_computed_anew(
         return run_study(study, copied.root, only=["evaluate"])["evaluate"].skipped
 
     assert is_standing()
-    monkeypatch.setattr(evaluate, name, getattr(evaluate, name) - 1)
+    monkeypatch.setattr(EvaluateStage, "version", EvaluateStage.version + 1)
     assert not is_standing()

@@ -1,23 +1,24 @@
 """What the figures draw, checked against the numbers they were given."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from tests.report.made_up_run import make_outliers, make_partition, make_spectrum, norm_table
 
-from vitscope.figures.awcds import plot_awcds, tau_percentile
-from vitscope.figures.cds import plot_cds
-from vitscope.figures.norms import FLOOR, plot_norms
+from vitscope.figures.curves import plot_awcds, plot_awcds_beside, plot_training, tau_percentile
+from vitscope.figures.files import inline_svg
+from vitscope.figures.histograms import FLOOR, plot_cds, plot_cds_beside, plot_norms
 from vitscope.figures.style import BULK, HIGH, INK, LOW
-from vitscope.figures.training import plot_training
 from vitscope.scope.awcds import NormSpectrum
 from vitscope.scope.bootstrap import Interval
-from vitscope.scope.evidence import Alternative, Evidence
-from vitscope.scope.outliers import NormHistogram, OutlierThreshold
-from vitscope.scope.partition import Partition, partition_features
+from vitscope.scope.outliers import OutlierThreshold
+from vitscope.scope.thresholds import Alternative, ThresholdEvidence
+from vitscope.stages.outliers import OutliersResult
 
-NONE = np.zeros(0, np.int64)
 NAN = float("nan")
 
 
@@ -32,13 +33,23 @@ def random_cds(m: int = 400) -> np.ndarray:
     return cds
 
 
-def threshold(tau: float) -> OutlierThreshold:
-    return OutlierThreshold(tau, "given", 0.1, (), "")
+def norms(
+    tau: float, evidence: ThresholdEvidence, counts: tuple[int, ...] = (5, 80, 7, 0, 1, 12)
+) -> OutliersResult:
+    """Norms from 1 to 1000, and this threshold."""
+    edges = np.linspace(0, 3, len(counts) + 1)
+    return make_outliers(
+        threshold=OutlierThreshold(tau, "given", 0.1, (), ""),
+        evidence=evidence,
+        histogram=norm_table(edges, np.array(counts)),
+    )
 
 
-def evidence(low: float, high: float, **others: float) -> Evidence:
+def evidence(low: float, high: float, **others: float) -> ThresholdEvidence:
     cuts = tuple(Alternative(name, cut, 0, 0) for name, cut in others.items())
-    return Evidence(NAN, NAN, NAN, 10.0, Interval(low, high, 1.0, 1000), "valley", 1.0, NAN, cuts)
+    return ThresholdEvidence(
+        NAN, NAN, NAN, 10.0, Interval(low, high, 1.0, 1000), "valley", 1.0, NAN, cuts
+    )
 
 
 NO_EVIDENCE = evidence(NAN, NAN)
@@ -56,8 +67,8 @@ def texts(figure: Figure) -> str:
 @pytest.mark.parametrize("gamma", [None, 0.15, 0.5])
 def test_cds_histogram_counts_each_scored_feature_on_its_side_of_gamma(gamma: float | None) -> None:
     cds = random_cds()
-    part = partition_features(cds, gamma=gamma)
-    figure = plot_cds(cds, part, NO_EVIDENCE)
+    part = make_partition(cds, gamma=gamma, evidence=NO_EVIDENCE)
+    figure = plot_cds(part)
     assert bar_total(figure, LOW) == part.low.size
     assert bar_total(figure, HIGH) == part.high.size
     assert f"γ = {part.gamma:.3f}" in texts(figure)
@@ -74,50 +85,45 @@ def spans(figure: Figure) -> list[list[float]]:
 
 
 def test_alternatives_are_drawn_where_they_differ_from_gamma() -> None:
-    cds = random_cds()
-    part = partition_features(cds, gamma=0.3)
     found = evidence(0.2, 0.45, valley=0.305, otsu=0.5, mixture=NAN, paper=0.14)
-    figure = plot_cds(cds, part, found)
+    part = make_partition(random_cds(), gamma=0.3, evidence=found)
+    figure = plot_cds(part)
     assert "Otsu 0.500" in texts(figure)
     assert "paper 0.140" in texts(figure)
     assert "valley" not in texts(figure)
     assert "mixture" not in texts(figure)
     assert vertical_lines(figure) == [0.14, 0.3, 0.5]
     assert spans(figure) == [pytest.approx([0.2, 0.45])]
-    assert not spans(plot_cds(cds, part, NO_EVIDENCE))
+    assert not spans(plot_cds(replace(part, evidence=NO_EVIDENCE)))
 
 
 def test_alternatives_of_tau_stand_on_the_logarithmic_axis() -> None:
-    histogram = NormHistogram(np.linspace(0, 3, 7), np.array([5, 80, 7, 0, 1, 12]))
     found = evidence(90.0, 120.0, valley=100.5, otsu=50.0, percentile=900.0, paper=5e6)
-    figure = plot_norms(histogram, threshold(100.0), found)
+    figure = plot_norms(norms(100.0, found))
     assert vertical_lines(figure) == [50.0, 100.0, 900.0]
     assert "percentile 900" in texts(figure)
     assert spans(figure) == [pytest.approx([90.0, 120.0])]
 
 
 def test_close_is_meant_as_the_axis_shows_it() -> None:
-    histogram = NormHistogram(np.linspace(0, 3, 7), np.array([5, 80, 7, 0, 1, 12]))
-    figure = plot_norms(histogram, threshold(3.0), evidence(NAN, NAN, valley=8.0, otsu=3.1))
+    figure = plot_norms(norms(3.0, evidence(NAN, NAN, valley=8.0, otsu=3.1)))
     assert vertical_lines(figure) == [3.0, 8.0]
 
 
 def test_an_interval_beyond_the_axis_ends_with_it() -> None:
-    cds = random_cds()
-    figure = plot_cds(cds, partition_features(cds, gamma=0.9), evidence(0.8, 1.5))
+    figure = plot_cds(make_partition(random_cds(), gamma=0.9, evidence=evidence(0.8, 1.5)))
     assert spans(figure) == [pytest.approx([0.8, 1.0])]
     assert figure.axes[0].get_xlim() == (0.0, 1.0)
 
 
 def test_without_a_score_the_cds_figure_says_so() -> None:
-    part = Partition(NAN, "otsu", (), 0.0, "", NONE, NONE, np.arange(5))
-    assert "no feature has a score" in texts(plot_cds(np.full(5, NAN), part, NO_EVIDENCE))
+    assert "no feature has a score" in texts(plot_cds(make_partition(np.full(5, NAN))))
 
 
 @pytest.mark.parametrize("tau", [0.5, 3.0, 10.0, 31.0, 5000.0, NAN])
 def test_norm_histogram_is_coloured_up_to_tau_and_beyond(tau: float) -> None:
-    histogram = NormHistogram(np.linspace(0, 3, 7), np.array([5, 80, 7, 0, 1, 12]))
-    figure = plot_norms(histogram, threshold(tau), NO_EVIDENCE)
+    outliers = norms(tau, NO_EVIDENCE)
+    figure = plot_norms(outliers)
     cut = tau if np.isfinite(tau) else np.inf
     reach = {BULK: [1.0, min(cut, 1000.0)], HIGH: [max(cut, 1.0), 1000.0]}
     for colour, (left, right) in reach.items():
@@ -126,7 +132,7 @@ def test_norm_histogram_is_coloured_up_to_tau_and_beyond(tau: float) -> None:
         for stairs in drawn:
             data = stairs.get_data()  # type: ignore[attr-defined]
             assert data.edges[[0, -1]] == pytest.approx([left, right])
-            assert set(data.values) <= {*map(float, histogram.counts), FLOOR}
+            assert set(data.values) <= {*map(float, outliers.norms.counts), FLOOR}
 
 
 def test_awcds_marks_where_the_norm_passes_tau() -> None:
@@ -153,7 +159,24 @@ def test_training_curve_shows_every_line_of_the_log() -> None:
     assert np.asarray(lower.lines[0].get_xdata()) == pytest.approx(range(1, 30))
 
 
+def test_several_runs_are_lines_of_the_share_of_scored_features() -> None:
+    cds = np.array([0.01, 0.01, 0.31, NAN])
+    figure = plot_cds_beside([("this", cds), ("a$1$", random_cds())])
+    heights = figure.axes[0].patches[0].get_data().values  # type: ignore[attr-defined]
+    np.testing.assert_allclose(heights[[0, 15]], [2 / 3, 1 / 3])
+    assert heights.sum() == pytest.approx(1.0)
+    spectrum = make_spectrum()
+    curves = plot_awcds_beside([("this", spectrum), ("that", spectrum)]).axes[0].lines
+    np.testing.assert_array_equal(curves[0].get_ydata(), spectrum.awcds)
+    assert curves[0].get_linestyle() != curves[1].get_linestyle()
+
+
+def test_a_runs_name_is_no_formula() -> None:
+    figure = plot_cds_beside([(r"a$\frac$", random_cds())])
+    assert r"a$\frac$" in inline_svg(figure, "cds", "")
+
+
 def test_drawing_leaves_matplotlib_as_it_was() -> None:
     before = dict(matplotlib.rcParams)
-    plot_cds(random_cds(), partition_features(random_cds()), evidence(0.2, 0.4, otsu=0.6))
+    plot_cds(make_partition(random_cds(), evidence=evidence(0.2, 0.4, otsu=0.6)))
     assert dict(matplotlib.rcParams) == before

@@ -7,19 +7,18 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from tests.report.made_up_run import make_outliers, make_partition, norm_table
 
-from vitscope.figures.cds import plot_cds
-from vitscope.figures.norms import plot_norms
+from vitscope.figures.curves import plot_training
+from vitscope.figures.files import inline_svg
+from vitscope.figures.histograms import plot_cds, plot_norms
 from vitscope.figures.style import ROLES
-from vitscope.figures.svg import inline_svg
-from vitscope.figures.training import plot_training
 from vitscope.scope.bootstrap import Interval
-from vitscope.scope.evidence import Alternative, Evidence
-from vitscope.scope.outliers import NormHistogram, OutlierThreshold
-from vitscope.scope.partition import partition_features
+from vitscope.scope.outliers import OutlierThreshold
+from vitscope.scope.thresholds import Alternative, ThresholdEvidence
 
 NAN = float("nan")
-EVIDENCE = Evidence(
+EVIDENCE = ThresholdEvidence(
     0.1, 0.01, 0.01, 300.0, Interval(0.2, 0.3, 1.0, 1000), "valley", 1.0, 0.1,
     (Alternative("otsu", 0.5, 200, 100), Alternative("mixture", NAN, 0, 0)),
 )  # fmt: skip
@@ -27,12 +26,13 @@ EVIDENCE = Evidence(
 
 def cds_figure() -> Figure:
     cds = np.random.default_rng(0).beta(1, 5, 300)
-    return plot_cds(cds, partition_features(cds), EVIDENCE)
+    return plot_cds(make_partition(cds, evidence=EVIDENCE))
 
 
 def norms_figure() -> Figure:
     tau = OutlierThreshold(30.0, "given", 0.1, (), "")
-    return plot_norms(NormHistogram(np.linspace(0, 3, 40), np.arange(39)), tau, EVIDENCE)
+    histogram = norm_table(np.linspace(0, 3, 40), np.arange(39))
+    return plot_norms(make_outliers(threshold=tau, evidence=EVIDENCE, histogram=histogram))
 
 
 def training_figure() -> Figure:

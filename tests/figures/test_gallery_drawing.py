@@ -11,11 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from vitscope.emd.transport import emd
-from vitscope.figures.gallery import plot_gallery
-from vitscope.figures.heat import heat_colours
-from vitscope.figures.streams import FAINTEST, MOST, SHOWN_SHARE, pair_streams, stream_width
-from vitscope.scope.exemplar_views import GalleryFeature, GalleryImage
+from vitscope.figures.gallery import (
+    FAINTEST_STREAM,
+    MOST_STREAMS,
+    SHOWN_SHARE,
+    pair_streams,
+    plot_gallery,
+    stream_width,
+)
+from vitscope.figures.pictures import heat_colours
+from vitscope.scope.gallery import GalleryFeature, GalleryImage
+from vitscope.transport.emd import emd
 
 GRID, PATCH = 7, 4
 Cell = tuple[int, int]
@@ -121,7 +127,11 @@ def test_streams_show_most_of_what_moves_and_know_its_distance(
     assert streams is not None
     assert streams.emd == pytest.approx(emd(one, other), abs=1e-9)
     n = len(streams.mass)
-    assert n <= MOST and (np.diff(streams.mass) <= 0).all() and (streams.mass >= FAINTEST).all()
+    assert (
+        n <= MOST_STREAMS
+        and (np.diff(streams.mass) <= 0).all()
+        and (streams.mass >= FAINTEST_STREAM).all()
+    )
     if n:
         moving = streams.mass.sum() / streams.shown_share
         assert streams.mass[:-1].sum() < SHOWN_SHARE * moving  # not one more than is asked for

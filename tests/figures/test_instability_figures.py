@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from tests.report.made_up_run import make_instability
 
-from vitscope.figures.instability import plot_instability
-from vitscope.figures.shifts import NUDGE, plot_shifts
+from vitscope.figures.instability import NUDGE, plot_instability, plot_shifts
 from vitscope.figures.style import HIGH, LOW
 from vitscope.scope.instability_summary import GroupInstability, ReadingInstability
 
@@ -34,7 +34,9 @@ def bars(figure: Figure, axes: int, colour: str) -> list[np.ndarray]:
 
 
 def test_instability_places_both_groups_of_every_reading() -> None:
-    figure = plot_instability([reading("query", 5.0, 1.0), reading("key", NAN, 2.0)], 8.0)
+    figure = plot_instability(
+        make_instability((reading("query", 5.0, 1.0), reading("key", NAN, 2.0)), diameter=8.0)
+    )
     places = {
         to_hex(line.get_color()): list(np.asarray(line.get_xdata()))
         for line in figure.axes[0].lines
@@ -55,7 +57,7 @@ def test_shifts_have_a_panel_a_reading_and_a_point_a_shift() -> None:
         for shift in (1, 2, 5)
         for offset, name in enumerate(("key", "query"))
     ]
-    figure = plot_shifts(rows)
+    figure = plot_shifts(make_instability(tuple(rows), reading="key"))
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["key", "query"]
     for panel, (ax, offset) in enumerate(zip(figure.axes, (0, 1), strict=True)):
         curves = {
@@ -77,7 +79,7 @@ def test_shifts_have_a_panel_a_reading_and_a_point_a_shift() -> None:
 
 
 def test_shifts_without_a_number_are_drawn_empty() -> None:
-    assert "no attention was compared" in texts(plot_shifts([]))
-    figure = plot_shifts([reading("query", NAN, NAN, shift) for shift in (1, 2)])
+    rows = tuple(reading("query", NAN, NAN, shift) for shift in (1, 2))
+    figure = plot_shifts(make_instability(rows))
     assert figure.axes[0].get_ylim() == (0, 1)
     figure.draw_without_rendering()

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from vitscope.figures.token_maps import OPACITY, plot_awcds_maps, plot_norm_maps
-from vitscope.scope.token_maps import TokenMaps
+from vitscope.scope.gallery import TokenMaps
 
 NAN = float("nan")
 GRID = 5

@@ -19,9 +19,9 @@ from vitscope.embedded.files import WEIGHT_FILES
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
 from vitscope.pipeline import run_study
-from vitscope.probes.cache import ArrayPlan, CachePlan, fill_cache
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import save_sae
+from vitscope.store.parts import save_part
 from vitscope.store.tables import write_table
 from vitscope.study import dump_study
 from vitscope.tokens.encoding import LoaderOptions
@@ -161,11 +161,9 @@ def extraction(folder: Path) -> None:
 
 
 def probe_cache(folder: Path) -> None:
-    plan = CachePlan(4, {"x": ArrayPlan((3,), "float32")})
-    fill_cache(
-        folder / "cache", "one", plan, chunk_images=2,
-        compute=lambda rows: {"x": np.zeros((len(rows), 3), np.float32)},
-    )  # fmt: skip
+    parts = {"target": np.zeros(2, np.int64), "original": np.zeros((2, 3), np.float16)}
+    for index in range(2):
+        save_part(folder / "cache", "one", index, parts)
 
 
 def table_file(folder: Path) -> None:

@@ -11,18 +11,18 @@ from tests.sae.formats.cases import folders
 from vitscope.backbones.scenes_vit import read_header
 from vitscope.backbones.transformers_loading import find_folder
 from vitscope.backbones.weights.reading import read_state
+from vitscope.explorer.live import LiveRun
+from vitscope.explorer.tables import encode_columns
 from vitscope.images.ade20k import read_ade20k
 from vitscope.images.decode import PIL_PIXEL_LIMIT, check_bytes, decode_image, read_file
 from vitscope.images.imagenet import open_imagenet
 from vitscope.images.nyud import read_nyud_folder, read_nyud_mat
 from vitscope.images.sources import ImageFolder
-from vitscope.probes.cache import read_cache
+from vitscope.probes.features import FeatureCache
 from vitscope.probes.prompts import load_prompts
+from vitscope.run import STAGES_READ, Run
 from vitscope.sae.formats.load import load_sae
-from vitscope.stages.beside import read_other_runs
-from vitscope.stages.explore import read_run
-from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import read_stamp
+from vitscope.store.records import table_paths
 from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import load_study
 from vitscope.tokens.sources import ShardSource
@@ -70,9 +70,9 @@ def _table(folder: Path, file: Path) -> None:
 
 
 def _cache(folder: Path, file: Path) -> None:
-    cache = read_cache(folder / "cache")
-    for name in cache.plan.arrays:
-        cache.array(name)[: len(cache)].sum()
+    cache = FeatureCache.open(folder / "cache")
+    for name in cache.shards[0]:
+        cache.tensor(name)[: len(cache)].sum()
 
 
 def _nyud_mat(folder: Path, file: Path) -> None:
@@ -99,13 +99,19 @@ def _imagenet(folder: Path, file: Path) -> None:
 
 
 def _run(folder: Path, file: Path) -> None:
-    read_run(folder / "run")
+    live = LiveRun(folder / "run")
+    encode_columns(live.run.features, live.exemplars, live.run.image_refs)
 
 
-def _other_run(folder: Path, file: Path) -> None:
-    read_other_runs((folder / "run",))
-    for stage in ("images", "partition"):
-        read_stamp(RunDirectory(folder / "run"), stage)
+def _whole_run(folder: Path, file: Path) -> None:
+    run = Run(folder / "run")
+    for stage in STAGES_READ:
+        if run.has(stage.name):
+            found = run.result(stage)
+            for name in table_paths(stage.Result):
+                table = getattr(found, name)
+                assert table is None or table.columns is not None
+    _ = run.image_refs, run.training_log, run.partition.scores, run.scoring.scores
 
 
 def _sae(folder: Path, file: Path) -> None:
@@ -133,12 +139,12 @@ TARGETS: dict[str, Target] = {
         files.transformers_folder, lambda folder, _: find_folder(str(folder), None, name="x")
     ),
     "shards and manifest": Target(files.extraction, _shards),
-    "probe features": Target(files.probe_cache, _cache, (".json",)),
+    "probe features": Target(files.probe_cache, _cache, (".safetensors",)),
     "parquet table": Target(files.table_file, _table),
     "NYUd .mat": Target(files.nyud_mat, _nyud_mat),
     "NYUd pairs": Target(files.nyud_pairs, _nyud_pairs),
     "ADE20K": Target(files.ade20k, _ade20k),
     "ImageNet": Target(files.imagenet, _imagenet),
     "run, explored": Target(files.finished_run, _run, (".json", ".parquet", ".toml")),
-    "run, beside": Target(files.finished_run, _other_run, (".json", ".parquet", ".toml")),
+    "run": Target(files.finished_run, _whole_run, (".json", ".parquet", ".toml")),
 }

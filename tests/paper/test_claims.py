@@ -1,14 +1,18 @@
 """The rules of the verdicts: bounds, intervals, and what the paper's own numbers would get."""
 
 import math
-from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from vitscope.paper.claims import (
+    ABSENT,
     CLAIMS,
+    FIRM,
+    SIGNIFICANCE,
     Bound,
-    Outcome,
+    Judgement,
     Relation,
     all_of,
     decide,
@@ -18,10 +22,10 @@ from vitscope.paper.claims import (
 from vitscope.paper.findings import Finding, FinishedRun
 from vitscope.paper.reference import numbers_of
 from vitscope.paper.studies import Sources, scenes_study
-from vitscope.paper.targets import FAMILIES, TARGETS, families
-from vitscope.store.run_directory import RunDirectory
+from vitscope.paper.targets import PAPER_FAMILIES, TARGETS, families
+from vitscope.run import Run
 
-SUPPORTED, CONTRADICTED, OPEN = Outcome.SUPPORTED, Outcome.CONTRADICTED, Outcome.OPEN
+SUPPORTED, CONTRADICTED, OPEN = Judgement.SUPPORTED, Judgement.CONTRADICTED, Judgement.OPEN
 BY_KEY = {claim.key: claim for claim in CLAIMS}
 
 
@@ -32,10 +36,10 @@ def around(value: float, half: float = 1e-6) -> Finding:
 def found(model: str, numbers: dict[str, Finding]) -> FinishedRun:
     """A run of which nothing but its numbers is read."""
     study = scenes_study("scenes-vit", (), Sources())
-    return FinishedRun(model, {}, (), study, RunDirectory(Path("nowhere")), numbers)
+    return FinishedRun(model, {}, (), cast(Run, SimpleNamespace(study=study)), numbers)
 
 
-def outcomes(key: str, *runs: FinishedRun) -> list[Outcome]:
+def outcomes(key: str, *runs: FinishedRun) -> list[Judgement]:
     return [verdict.outcome for verdict in verdicts_on(BY_KEY[key], runs)]
 
 
@@ -61,7 +65,7 @@ def printed(model: str, target: str) -> dict[str, float]:
     ],
 )
 def test_a_number_decides_only_with_its_whole_interval_on_one_side(
-    relation: Relation, ends: tuple[float, float], outcome: Outcome
+    relation: Relation, ends: tuple[float, float], outcome: Judgement
 ) -> None:
     assert decide(Finding(0.5, *ends), Bound("", relation, 1.0)) is outcome
 
@@ -81,9 +85,9 @@ def test_the_papers_own_numbers_support_its_claims_on_attention_and_l0() -> None
         for model in TARGETS[target].models:
             values = printed(model, target)
             ratios = {
-                f"emd.ratio.{s}": around(values[f"emd.out.{s}"] / values[f"emd.non.{s}"])
+                f"emd.ratio.{s}": around(values[f"emd.outlier.{s}"] / values[f"emd.other.{s}"])
                 for s in range(1, 7)
-                if f"emd.out.{s}" in values
+                if f"emd.outlier.{s}" in values
             }
             assert outcomes("outliers-move-more", found(model, ratios)) == [SUPPORTED], model
     for model in TARGETS["table6"].models:
@@ -122,7 +126,7 @@ def test_the_papers_own_numbers_support_its_claims_on_removal() -> None:
 
 @pytest.mark.parametrize("key", ["outliers-move-more", "outliers-peak", "awcds-rises", "l0-lower"])
 def test_a_model_without_outliers_says_nothing_of_them(key: str) -> None:
-    numbers = {f"emd.{name}.{s}": around(2.0) for name in ("ratio", "out") for s in range(1, 7)}
+    numbers = {f"emd.{name}.{s}": around(2.0) for name in ("ratio", "outlier") for s in range(1, 7)}
     numbers |= {"emd.peak": Finding(1.0), "l0.gap": around(-3.0)}
     numbers |= {f"awcds.{name}": around(2.0) for name in ("ratio", "outlier", "middle")}
     for second_mode, outcome in ((1.0, SUPPORTED), (0.0, OPEN)):
@@ -133,7 +137,7 @@ def test_a_model_without_outliers_says_nothing_of_them(key: str) -> None:
 
 
 def test_too_few_images_leave_the_course_over_shifts_open() -> None:
-    numbers = {f"emd.{name}.{s}": around(2.0) for name in ("ratio", "non") for s in range(1, 7)}
+    numbers = {f"emd.{name}.{s}": around(2.0) for name in ("ratio", "other") for s in range(1, 7)}
     run = found("dinov2-b", {**numbers, "emd.rise": Finding(math.nan)})
     (verdict,) = verdicts_on(BY_KEY["others-rise"], [run])
     assert verdict.outcome is OPEN
@@ -154,7 +158,7 @@ def test_too_few_images_leave_the_course_over_shifts_open() -> None:
     ],
 )
 def test_two_modes_need_both_tests_a_valley_and_a_smaller_high_group(
-    p: tuple[float, float], valleys: float, gap: Finding, outcome: Outcome
+    p: tuple[float, float], valleys: float, gap: Finding, outcome: Judgement
 ) -> None:
     numbers = {"dip-p": Finding(p[0]), "silverman-p": Finding(p[1]), "gap": gap}
     numbers |= {"gamma": Finding(0.2), "valley-found": Finding(valleys)}
@@ -165,7 +169,7 @@ def test_two_modes_need_both_tests_a_valley_and_a_smaller_high_group(
 def losses(*values: float) -> list[FinishedRun]:
     return [
         found(model, {"classification.low.change": around(value, 0.001)})
-        for model, value in zip(FAMILIES[0], values, strict=False)
+        for model, value in zip(PAPER_FAMILIES[0], values, strict=False)
     ]
 
 
@@ -179,7 +183,7 @@ def losses(*values: float) -> list[FinishedRun]:
     ],
 )
 def test_a_trend_over_sizes_needs_every_size_and_every_step(
-    values: tuple[float, ...], outcome: Outcome
+    values: tuple[float, ...], outcome: Judgement
 ) -> None:
     assert outcomes("low-loss-shrinks", *losses(*values)) == [outcome]
 
@@ -199,7 +203,7 @@ def test_the_embedded_family_grows_with_the_sizes_that_were_run(
     models: tuple[str, ...], family: tuple[str, ...]
 ) -> None:
     assert families(models) == (family,)
-    assert families((*models, "deit3-l")) == (FAMILIES[1], family)
+    assert families((*models, "deit3-l")) == (PAPER_FAMILIES[1], family)
     runs = [
         found(m, {"classification.low.change": around(-0.1 / i)}) for i, m in enumerate(family, 1)
     ]
@@ -229,7 +233,14 @@ def test_depth_is_hurt_when_its_error_rises_and_segmentation_when_its_score_fall
 def test_every_claim_has_a_name_of_its_own_a_rule_and_targets() -> None:
     assert len(BY_KEY) == len(CLAIMS) == 10
     for claim in CLAIMS:
-        assert claim.rule
         assert set(claim.targets) <= set(TARGETS)
-        assert bool(claim.bounds) != (claim.judge is not None)
+        for bound in claim.bounds.values():  # the rule as it is read says what is computed
+            size = abs(bound.value)
+            if not size:
+                continue
+            assert f"{size:g}" in claim.rule or f"{size:.0%}" in claim.rule
+            assert bound.relation != "sure" or f"{1 - size:.0%}" in claim.rule
+    assert [key for key, claim in BY_KEY.items() if not claim.bounds] == ["two-modes"]
+    for number in (f"{SIGNIFICANCE:g}", f"{FIRM:.0%}", f"{ABSENT:.0%}"):
+        assert number in BY_KEY["two-modes"].rule
     assert judge_claims([]) == judge_claims([found("dinov2-b", {})]) == ()

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,15 @@ from vitscope.paper.assumptions import ASSUMPTIONS, assume, read_assumptions, re
 from vitscope.paper.comparison import ComparedNumber, gather, to_values, write_numbers
 from vitscope.paper.findings import Finding
 from vitscope.paper.page import write_page
-from vitscope.paper.readings import Reading, with_nearest
+from vitscope.paper.readings import PaperReading, with_nearest
 from vitscope.paper.reference import find_number
 from vitscope.paper.runs import MARK, Request, plan_runs, run_planned, take_over
 from vitscope.paper.studies import TINY, Sources, scenes_study
 from vitscope.paper.targets import ALL, TARGETS
-from vitscope.store.tables import read_table
+from vitscope.run import Run
+from vitscope.store.run_directory import RunDirectory
 
+TABLE_7_OUTLIERS = ("table7", "dinov2-b", "emd.outlier.1")
 SMALL = replace(TINY, images=12, instability_images=4)
 
 
@@ -50,14 +52,14 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_target_makes_its_runs_and_no_others(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["scenes-vit", "scenes-vit~layer=8"]
     stages = sorted(path.stem for path in (folder / "scenes-vit" / "stages").iterdir())
-    assert stages == ["images", "instability", "outliers"]
+    assert stages == ["backbone", "images", "instability", "outliers"]
 
 
 def test_a_second_request_reuses_what_stands(folder: Path) -> None:
     skipped: dict[str, bool] = {}
     run_planned(
         plan_runs(request(folder, "table7"))[0],
-        lambda stage, outcome: skipped.update({stage.name: outcome.skipped}),
+        lambda outcome: skipped.update({outcome.stage.name: outcome.skipped}),
     )
     assert skipped == {"images": True, "outliers": True, "instability": True}
 
@@ -66,11 +68,10 @@ def test_tables_hold_our_numbers_and_none_of_the_papers(folder: Path) -> None:
     found = gather(folder)
     table = next(table for table in found.tables if table.target.name == "table7")
     rows = {row.quantity: row for row in table.rows}
-    assert set(rows) == {"emd.non.1", "emd.out.1"}
-    values = json.loads((folder / "scenes-vit/tables/instability.json").read_text())
-    row = values["readings"]["query"]["out"]
-    ours = rows["emd.out.1"].ours
-    assert (ours.value, ours.low, ours.high) == (row["mean"], row["low"], row["high"])
+    assert set(rows) == {"emd.other.1", "emd.outlier.1"}
+    row = Run(folder / "scenes-vit").instability.chosen.outlier
+    ours = rows["emd.outlier.1"].ours
+    assert (ours.value, ours.low, ours.high) == (row.mean, row.low, row.high)
     assert all(row.paper is None and not row.comparable for row in table.rows)
     assert any("no model of the paper" in limit.text for limit in table.limits["scenes-vit"])
 
@@ -81,8 +82,8 @@ def test_every_reading_that_a_run_holds_or_another_shows_is_listed(folder: Path)
     assert len(names) == 2 * (3 + 1 + 3)  # both means; «received» knows no membership
     layers = [row for row in found.readings if row.assumption == "layer"]
     assert {(row.reading, row.chosen) for row in layers} == {("the zoo's", True), ("8", False)}
-    assert {row.quantity for row in layers} == {"emd.non.1", "emd.out.1"}
-    a, b = (r.ours.value for r in layers if r.quantity == "emd.non.1")
+    assert {row.quantity for row in layers} == {"emd.other.1", "emd.outlier.1"}
+    a, b = (r.ours.value for r in layers if r.quantity == "emd.other.1")
     assert a != b
 
 
@@ -104,8 +105,6 @@ def test_the_page_and_the_numbers_are_written(folder: Path) -> None:
 
 
 def test_taking_over_a_run_shares_its_files_and_changes_none(folder: Path, tmp_path: Path) -> None:
-    from vitscope.store.run_directory import RunDirectory
-
     source, copy = RunDirectory(folder / "scenes-vit"), RunDirectory(tmp_path / "copy")
     before = source.outliers.read_bytes()
     take_over(source, copy)
@@ -115,10 +114,10 @@ def test_taking_over_a_run_shares_its_files_and_changes_none(folder: Path, tmp_p
     run_planned(replace(planned, study=changed, folder=copy.root))
     assert source.outliers.read_bytes() == before
     assert "first" in copy.study.read_text()
-    begun = copy.table("instability").read_bytes()
-    assert begun != source.table("instability").read_bytes()
+    begun = copy.stamp("instability").read_bytes()
+    assert begun != source.stamp("instability").read_bytes()
     take_over(source, copy)  # has begun: it stays as it is
-    assert copy.table("instability").read_bytes() == begun
+    assert copy.stamp("instability").read_bytes() == begun
 
 
 def test_the_family_comes_along_where_its_course_is_asked_for(tmp_path: Path) -> None:
@@ -218,19 +217,16 @@ def test_groups_are_cut_anew_under_every_reading_and_the_runs_own_is_among_them(
     scored: Path,
 ) -> None:
     rows = [row for row in gather(scored).readings if row.assumption.startswith("k_CDS")]
-    table = json.loads((scored / "scenes-vit/tables/partition.json").read_text())
-    for missing, sizes in table["by_missing"].items():
+    run = Run(scored / "scenes-vit")
+    for missing, sizes in run.partition.by_missing.items():
         found = {
             row.quantity: row.ours.value
             for row in rows
             if row.reading == f"k = {SMALL.top_images}, missing = {missing}, its own γ"
         }
-        assert found["gamma"] == pytest.approx(sizes["gamma"])
-        assert [found[name] for name in ("low", "high", "unscored")] == [
-            sizes[name] for name in ("low", "high", "unscored")
-        ]
+        assert found == pytest.approx(asdict(sizes))
     assert {row.reading for row in rows if row.chosen} == {"k = 2, missing = max, its own γ"}
-    pairs = read_table(scored / "scenes-vit/pairs.parquet")
+    pairs = run.pairs
     first = (pairs["rank"] == 0) & ((pairs["cells_first"] > 0) | (pairs["cells_second"] > 0))
     n_scored = {
         row.quantity: row.ours.value
@@ -246,16 +242,18 @@ def test_fvu_stands_under_three_centres(scored: Path) -> None:
         for row in gather(scored).readings
         if row.assumption == "what FVU is about"
     }
-    table = json.loads((scored / "scenes-vit/tables/reconstruction.json").read_text())
+    outlier = Run(scored / "scenes-vit").reconstruction.outlier
     assert len(rows) == 6
-    assert rows["fvu.outlier", "own mean"].ours.value == table["outlier"]["fvu_own_mean"]
+    assert rows["fvu.outlier", "own mean"].ours.value == outlier.fvu_own_mean
     assert rows["fvu.all", "mean of all tokens"].chosen
 
 
 def test_the_nearest_reading_to_the_paper_is_marked() -> None:
-    paper = find_number("table7", "dinov2-b", "emd.out.1")
+    paper = find_number(*TABLE_7_OUTLIERS)
     rows = [
-        Reading("table7", "dinov2-b", "emd.out.1", "a", name, False, Finding(value), number)
+        PaperReading(
+            "table7", "dinov2-b", "emd.outlier.1", "a", name, False, Finding(value), number
+        )
         for name, value, number in (("far", 3.0, paper), ("near", 6.5, paper))
     ]
     alone = replace(rows[0], model="planted", paper=None)
@@ -269,10 +267,10 @@ def test_the_nearest_reading_to_the_paper_is_marked() -> None:
 
 @pytest.mark.parametrize(("low", "high", "agrees"), [(6.9, 7.0, True), (6.0, 6.9, False)])
 def test_an_interval_holds_the_papers_number_or_not(low: float, high: float, agrees: bool) -> None:
-    number = find_number("table7", "dinov2-b", "emd.out.1")
+    number = find_number(*TABLE_7_OUTLIERS)
     assert number is not None
     row = ComparedNumber(
-        "dinov2-b", "emd.out.1", "outlier", number, None, Finding(6.9, low, high), True
+        "dinov2-b", "emd.outlier.1", "outlier", number, None, Finding(6.9, low, high), True
     )
     assert row.agrees is agrees
     assert row.difference == pytest.approx(-0.06)
@@ -307,12 +305,12 @@ def test_what_is_planted_comes_out(tmp_path: Path) -> None:
         row = rows[quantity]
         assert row.ours.value == pytest.approx(row.expected, rel=0.15), quantity
     for s in range(1, 7):
-        for group in ("out", "non"):
+        for group in ("outlier", "other"):
             row = rows[f"emd.{group}.{s}"]
             assert row.ours.value == pytest.approx(row.expected, rel=0.05), (group, s)
     outcomes = {v.claim: v.outcome.value for v in found.verdicts}
     assert outcomes["outliers-move-more"] == "supported"
-    assert np.isfinite(read_table(tmp_path / "planted/features.parquet")["cds"]).any()
+    assert np.isfinite(Run(tmp_path / "planted").partition.cds).any()
 
 
 @pytest.mark.slow

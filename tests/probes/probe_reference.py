@@ -1,37 +1,37 @@
 """One probe at a time, written as a tutorial would: torch modules, autograd, torch's own SGD."""
 
+import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitscope.probes.batches import CachedFeatures, epoch_order
-from vitscope.probes.cache import ArrayPlan, CachePlan, fill_cache
-from vitscope.probes.depth import Depth
-from vitscope.probes.features import IMAGE_TOKEN, TARGET
-from vitscope.probes.heads import first_heads
-from vitscope.probes.search import Trial
-from vitscope.probes.segmentation import Segmentation
+from vitscope.probes.features import (
+    IMAGE_TOKEN,
+    TARGET,
+    FeatureCache,
+    LabelledFeatures,
+    epoch_order,
+)
+from vitscope.probes.heads import Trial, first_heads
+from vitscope.probes.objectives import Depth, Segmentation
 
 CPU = torch.device("cpu")
 
 
-def cached(folder: Path, arrays: dict[str, np.ndarray]) -> CachedFeatures:
-    """Made-up features as a cache; ``target`` and ``image_token`` keep their names."""
-    n = len(next(iter(arrays.values())))
-    plans = {k: ArrayPlan(v.shape[1:], v.dtype.name) for k, v in arrays.items()}
-    cache = fill_cache(
-        folder,
-        "made up",
-        CachePlan(n, plans),
-        chunk_images=n,
-        compute=lambda chunk: {k: v[chunk.start : chunk.stop] for k, v in arrays.items()},
-    )
+def cached(arrays: dict[str, np.ndarray]) -> LabelledFeatures:
+    """Made-up features in three uneven shards; ``target`` and ``image_token`` keep their names."""
+    whole = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    n = len(whole[TARGET])
+    cuts = (0, n // 4, n // 2 + 1, n)
+    shards = [
+        {name: tensor[first:last] for name, tensor in whole.items()}
+        for first, last in itertools.pairwise(cuts)
+    ]
     variants = tuple(name for name in arrays if name not in (TARGET, IMAGE_TOKEN))
-    return CachedFeatures(cache, variants, CPU, memory_bytes=1 << 30)
+    return LabelledFeatures(FeatureCache(shards, ""), variants, CPU, memory_bytes=0)
 
 
 class OneProbe(nn.Module):
@@ -58,7 +58,7 @@ class OneProbe(nn.Module):
         seen = self.norm(x.flatten(0, 1)).view_as(x)
         if x.shape[1] == 1:
             return self.linear(seen[:, 0])
-        p, side = self.task.upsampling.grid, self.task.upsampling.side
+        p, side = self.task.maps.grid, self.task.maps.side
         maps = seen.mT.unflatten(2, (p, p))
         large = nn.functional.interpolate(maps, (side, side), mode="bilinear")
         return self.linear(large.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -90,7 +90,7 @@ def depth_loss(out: Tensor, target: Tensor, task: Depth) -> Tensor:
 
 
 def train_alone(
-    features: CachedFeatures,
+    features: LabelledFeatures,
     variant: int,
     trial: Trial,
     task: Any,

@@ -1,100 +1,143 @@
-"""Feature caches: resumed where they stopped, checked before use, refused without room."""
+"""Feature caches: batches across shards, damage found and mended, no room refused."""
 
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from tests.probes.probe_vit import M, small_backbone, small_sae
 
-from vitscope.errors import ConfigError
-from vitscope.probes.cache import ArrayPlan, CachePlan, FeatureCache, fill_cache
+from vitscope.errors import ArtifactError, ConfigError
+from vitscope.probes import features as module
+from vitscope.probes.features import (
+    FeatureCache,
+    FeatureExtraction,
+    LabelledFeatures,
+    cache_features,
+    features_of,
+)
+from vitscope.probes.labelled_images import LabelledScenes
+from vitscope.probes.settings import DepthSettings
 
-N, CHUNK = 23, 5
-PLAN = CachePlan(N, {"a": ArrayPlan((3, 2), "float16"), "target": ArrayPlan((), "int64")})
-
-
-class Work:
-    """Computes chunks, counts them, and can be killed before one."""
-
-    def __init__(self, *, die_before: int | None = None, value: float = 0.0) -> None:
-        self.chunks: list[range] = []
-        self.die_before, self.value = die_before, value
-
-    def __call__(self, chunk: range) -> dict[str, np.ndarray]:
-        if self.die_before == len(self.chunks):
-            raise KeyboardInterrupt
-        self.chunks.append(chunk)
-        rows = np.asarray(chunk)
-        entries = rows[:, None, None] + np.arange(6).reshape(3, 2) / 8 + self.value
-        return {"a": entries, "target": rows * 10}
+N, SHARD = 10, 4
+GROUPS = {"low-removed": list(range(0, M, 2))}
+CPU = torch.device("cpu")
 
 
-def fill(folder: Path, work: Work, fingerprint: str = "one") -> FeatureCache:
-    return fill_cache(folder, fingerprint, PLAN, chunk_images=CHUNK, compute=work)
+def images(n: int = N) -> LabelledScenes:
+    return LabelledScenes("depth", 0, n, seed=3, side=32)
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def extraction(**changes: Any) -> FeatureExtraction:
+    values: dict[str, Any] = {"batch_size": 3, "workers": 1, "shard_images": SHARD} | changes
+    return FeatureExtraction(
+        small_backbone(), small_sae(), GROUPS, "depth", DepthSettings(pixels=8), **values
+    )
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that were encoded."""
+    seen: list[int] = []
+
+    def counting(made: FeatureExtraction, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(len(pixels))
+        return features_of(made, pixels)
+
+    monkeypatch.setattr(module, "features_of", counting)
+    return seen
+
+
+def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_cache_holds_what_was_computed(tmp_path: Path) -> None:
-    cache = fill(tmp_path / "c", Work())
-    assert cache.array("a").dtype == np.float16 and cache.array("a").shape == (N, 3, 2)
-    assert cache.array("target").tolist() == [10 * i for i in range(N)]
-    assert cache.array("a")[22, 2, 1] == 22.625
-    assert PLAN.n_bytes == sum(len(b) for n, b in content(tmp_path / "c").items() if "bin" in n)
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_batches_are_the_images_asked_for_across_shards(tmp_path: Path, memory: int) -> None:
+    cache = cache_features(extraction(), images(), tmp_path / "c")
+    assert [len(shard["target"]) for shard in cache.shards] == [4, 4, 2]
+    features = LabelledFeatures(cache, ("low-removed", "original"), CPU, memory)
+    assert features.is_held is (memory > 0) and len(features) == len(cache) == N
+    whole = {name: cache.tensor(name) for name in cache.shards[0]}
+    for rows in (torch.tensor([0, 3, 4, 9]), torch.tensor([5]), torch.arange(N)):
+        batch = features.batch(rows)
+        assert torch.equal(batch.target, whole["target"][rows])
+        token = whole["image_token"][rows].float()
+        for variant, found in zip(features.variants, batch.features, strict=True):
+            assert torch.equal(found[..., : -token.shape[1]], whole[variant][rows].float())
+            assert torch.equal(found[:, 0, -token.shape[1] :], token)
+        assert batch.features.shape[-1] == features.width
 
 
-@pytest.mark.parametrize("died", range(5))
-def test_a_killed_pass_ends_with_the_same_bytes(tmp_path: Path, died: int) -> None:
-    fill(tmp_path / "whole", Work())
-    with pytest.raises(KeyboardInterrupt):
-        fill(tmp_path / "c", Work(die_before=died))
-    rest = Work()
-    fill(tmp_path / "c", rest)
-    assert [chunk.start for chunk in rest.chunks] == list(range(CHUNK * died, N, CHUNK))
-    assert content(tmp_path / "c") == content(tmp_path / "whole")
-    again = Work()
-    fill(tmp_path / "c", again)
-    assert again.chunks == []
+def test_a_changed_byte_is_computed_anew_and_another_shard_size_too(
+    tmp_path: Path, encoded: list[int]
+) -> None:
+    cache_features(extraction(), images(), tmp_path / "c")
+    assert encoded == [3, 1, 3, 1, 2]
+    whole = contents(tmp_path / "c")
+    path = tmp_path / "c" / "part-000001.safetensors"
+    changed = bytearray(whole[path.name])
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    encoded.clear()
+    cache_features(extraction(), images(), tmp_path / "c")
+    assert encoded == [3, 1] and contents(tmp_path / "c") == whole
+    encoded.clear()
+    cache = cache_features(extraction(shard_images=5), images(), tmp_path / "c")
+    assert encoded == [3, 2, 3, 2] and len(list((tmp_path / "c").iterdir())) == 2
+    assert len(cache) == N
 
 
-def test_a_changed_byte_is_computed_anew(tmp_path: Path) -> None:
-    fill(tmp_path / "c", Work())
-    whole = content(tmp_path / "c")
-    changed = bytearray(whole["a.bin"])
-    changed[12 * 11] ^= 1  # image 11, in the third chunk
-    (tmp_path / "c" / "a.bin").write_bytes(changed)
-    again = Work()
-    fill(tmp_path / "c", again)
-    assert [chunk.start for chunk in again.chunks] == [10, 15, 20]
-    assert content(tmp_path / "c") == whole
-    (tmp_path / "c" / "a.bin").write_bytes(changed[:50])
-    again = Work()
-    fill(tmp_path / "c", again)
-    assert len(again.chunks) == 5 and content(tmp_path / "c") == whole
+def test_features_of_another_schema_are_computed_anew(
+    tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_features(extraction(), images(3), tmp_path / "c")
+    monkeypatch.setattr(module, "FEATURES_SCHEMA", module.FEATURES_SCHEMA + 1)
+    cache_features(extraction(), images(3), tmp_path / "c")
+    assert encoded == [3, 3]
 
 
-def test_a_cache_of_something_else_is_begun_anew(tmp_path: Path) -> None:
-    fill(tmp_path / "c", Work())
-    other = Work(value=1.0)
-    cache = fill(tmp_path / "c", other, "two")
-    assert len(other.chunks) == 5 and cache.array("a")[0, 0, 0] == 1.0
+def test_kept_features_are_opened_without_a_study(tmp_path: Path) -> None:
+    cache = cache_features(extraction(), images(), tmp_path / "c")
+    found = FeatureCache.open(tmp_path / "c")
+    assert found.fingerprint == cache.fingerprint and len(found) == N
+    assert all(torch.equal(found.tensor(n), cache.tensor(n)) for n in cache.shards[0])
+    with pytest.raises(ArtifactError, match="holds no features"):
+        FeatureCache.open(tmp_path / "nowhere")
 
 
 def test_writing_to_what_was_mapped_leaves_the_file_alone(tmp_path: Path) -> None:
-    cache = fill(tmp_path / "c", Work())
-    cache.array("a")[:] = 7
-    assert cache.array("a")[0, 0, 0] == 0
+    cache = cache_features(extraction(), images(), tmp_path / "c")
+    before = contents(tmp_path / "c")
+    for shard in cache.shards:
+        shard["original"][:] = 7
+    assert contents(tmp_path / "c") == before
 
 
 def test_no_room_is_said_before_anything_is_computed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = SimpleNamespace(total=10**9, used=10**9 - 400, free=400)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
-    work = Work()
-    with pytest.raises(ConfigError, match="features of 23 images take"):
-        fill(tmp_path / "c", work)
-    assert work.chunks == []
+    made = extraction()
+    cache_features(made, images(SHARD), tmp_path / "c")
+    encoded.clear()
+    needed = (N - SHARD) * made.bytes_per_image
+    for free, fits in ((needed - 9000, False), (needed, True)):
+        disk = SimpleNamespace(total=10**9, used=10**9 - free, free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path, disk=disk: disk)
+        if fits:
+            cache_features(made, images(), tmp_path / "c")
+        else:
+            with pytest.raises(ConfigError, match=r"the features take .* use fewer images"):
+                cache_features(made, images(), tmp_path / "c")
+        assert bool(encoded) is fits
+
+
+def test_bytes_are_those_of_the_files_but_for_their_headers(tmp_path: Path) -> None:
+    made = extraction()
+    cache_features(made, images(), tmp_path / "c")
+    size = sum(len(content) for content in contents(tmp_path / "c").values())
+    assert 0 <= size - N * made.bytes_per_image < 3 * 1024
+    assert np.isclose(made.bytes_per_image, (2 * 16 + 1) * 24 * 2 + 4 * 64)

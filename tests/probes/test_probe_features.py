@@ -13,15 +13,14 @@ from vitscope.backbones.backbone import BlockTokens
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.errors import ConfigError, SaeError
 from vitscope.images.loading import to_square
-from vitscope.probes.features import Extraction, cache_features
-from vitscope.probes.labelled import Few, LabelledScenes
+from vitscope.probes.features import FeatureExtraction, cache_features
+from vitscope.probes.labelled_images import EvenSubset, LabelledScenes, eigen_crop, map_to_square
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,
     HeadSettings,
     SegmentationSettings,
 )
-from vitscope.probes.targets import eigen_crop, map_to_square
 from vitscope.removal.remove import remove
 from vitscope.sae.model import SparseAutoencoder
 
@@ -33,13 +32,15 @@ def scenes(task: Any, n: int = N) -> LabelledScenes:
     return LabelledScenes(task, 0, n, seed=4, side=40)
 
 
-def extraction(task: Any, settings: HeadSettings, **changes: Any) -> Extraction:
-    values: dict[str, Any] = {"batch_size": 3, "workers": 2, "chunk_images": 4}
+def extraction(task: Any, settings: HeadSettings, **changes: Any) -> FeatureExtraction:
+    values: dict[str, Any] = {"batch_size": 3, "workers": 2, "shard_images": 4}
     values |= {"cache": "float32"} | changes
-    return Extraction(small_backbone(), small_sae(), GROUPS, task, settings, **values)
+    return FeatureExtraction(small_backbone(), small_sae(), GROUPS, task, settings, **values)
 
 
-def one_by_one(made: Extraction, images: Any, variant: str) -> list[tuple[torch.Tensor, ...]]:
+def one_by_one(
+    made: FeatureExtraction, images: Any, variant: str
+) -> list[tuple[torch.Tensor, ...]]:
     """(patch tokens read, pooled output of the unmodified pass, mean of its patches)."""
     found: list[tuple[torch.Tensor, ...]] = []
     for index in range(len(images)):
@@ -69,11 +70,11 @@ def test_classification_reads_the_mean_of_patch_tokens(
     cache = cache_features(made, images, tmp_path / "c")
     for variant in made.variants:
         expected = [patch.mean(0) for patch, _, _ in one_by_one(made, images, variant)]
-        found = torch.from_numpy(cache.array(variant))
+        found = cache.tensor(variant)
         torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
     labels = [int(images.load(index)[1]) for index in range(N)]
-    assert cache.array("target").tolist() == labels
-    assert not np.allclose(cache.array("low-removed"), cache.array("high-removed"))
+    assert cache.tensor("target").tolist() == labels
+    assert not torch.allclose(cache.tensor("low-removed"), cache.tensor("high-removed"))
 
 
 @pytest.mark.parametrize("token", ["pooled", "mean", "none"])
@@ -86,12 +87,12 @@ def test_depth_has_the_image_token_of_the_unmodified_pass(
     cache = cache_features(made, images, tmp_path / "c")
     for variant in made.variants:
         rows = one_by_one(made, images, variant)
-        found = torch.from_numpy(cache.array(variant))
+        found = cache.tensor(variant)
         torch.testing.assert_close(found, torch.stack([r[0] for r in rows]), rtol=1e-4, atol=1e-5)
-    assert ("image_token" in cache.plan.arrays) == (token != "none")
+    assert ("image_token" in cache.shards[0]) == (token != "none")
     if token != "none":
         column = {"pooled": 1, "mean": 2}[token]
-        beside = torch.from_numpy(cache.array("image_token"))
+        beside = cache.tensor("image_token")
         expected = torch.stack([row[column] for row in one_by_one(made, images, "original")])
         torch.testing.assert_close(beside, expected, rtol=1e-4, atol=1e-5)
 
@@ -99,8 +100,8 @@ def test_depth_has_the_image_token_of_the_unmodified_pass(
 def test_masks_come_under_the_same_crop_as_their_pictures(tmp_path: Path) -> None:
     made = extraction("segmentation", SegmentationSettings(pixels=16))
     cache = cache_features(made, scenes("segmentation"), tmp_path / "c")
-    masks = cache.array("target")
-    assert masks.shape == (N, 16, 16) and masks.dtype == np.uint8 and masks.max() > 1
+    masks = cache.tensor("target")
+    assert masks.shape == (N, 16, 16) and masks.dtype == torch.uint8 and masks.max() > 1
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (33, 57), (64, 64)])
@@ -142,7 +143,7 @@ def test_a_killed_pass_goes_on_and_nothing_is_encoded_twice(
     tokens, encode = TimmBackbone.tokens, SparseAutoencoder.encode
 
     def counting(self: TimmBackbone, images: torch.Tensor) -> BlockTokens:
-        if sum(counted) >= 5:
+        if sum(counted) >= 4:
             raise KeyboardInterrupt
         counted.append(len(images))
         return tokens(self, images)
@@ -156,10 +157,10 @@ def test_a_killed_pass_goes_on_and_nothing_is_encoded_twice(
         SparseAutoencoder, "encode", lambda s, x: encoded.append(len(x)) or encode(s, x)
     )
     cache = cache_features(made, scenes("classification"), tmp_path / "c")
-    # one black image for the widths, then the second chunk's three; three variants, one encoding
-    assert counted[1:] == [1, 3] and encoded == [3 * 16]
+    # the second shard's three; three variants, one encoding
+    assert counted[1:] == [3] and encoded == [3 * 16]
     for variant in made.variants:
-        assert np.array_equal(cache.array(variant), whole.array(variant))
+        assert torch.equal(cache.tensor(variant), whole.tensor(variant))
 
 
 def test_what_decides_the_features_decides_the_cache() -> None:
@@ -167,15 +168,17 @@ def test_what_decides_the_features_decides_the_cache() -> None:
     made = extraction("classification", ClassificationSettings())
     keys = {made.fingerprint(images, cropped=False)}
     keys.add(made.fingerprint(scenes("classification", 6), cropped=False))
-    keys.add(made.fingerprint(Few(images, 6), cropped=False))
+    keys.add(made.fingerprint(EvenSubset(images, 6), cropped=False))
     for changed in (
         extraction("classification", ClassificationSettings(probe_at="final")),
         extraction("classification", ClassificationSettings(), keep_error=False),
         extraction("classification", ClassificationSettings(), stretch=True),
         extraction("classification", ClassificationSettings(), cache="float16"),
-        Extraction(small_backbone(1), small_sae(), GROUPS, "classification", HeadSettings()),
-        Extraction(small_backbone(), small_sae(1), GROUPS, "classification", HeadSettings()),
-        Extraction(small_backbone(), small_sae(), {"x": [1]}, "classification", HeadSettings()),
+        FeatureExtraction(small_backbone(1), small_sae(), GROUPS, "classification", HeadSettings()),
+        FeatureExtraction(small_backbone(), small_sae(1), GROUPS, "classification", HeadSettings()),
+        FeatureExtraction(
+            small_backbone(), small_sae(), {"x": [1]}, "classification", HeadSettings()
+        ),
     ):
         keys.add(changed.fingerprint(images, cropped=False))
     assert len(keys) == 10
@@ -187,7 +190,7 @@ def test_features_that_half_precision_cannot_hold_are_refused(tmp_path: Path) ->
     backbone = small_backbone()
     with torch.no_grad():
         backbone.model.get_submodule("blocks.1.mlp.fc2").get_parameter("bias").fill_(1e5)
-    made = Extraction(backbone, small_sae(), {}, "classification", ClassificationSettings())
+    made = FeatureExtraction(backbone, small_sae(), {}, "classification", ClassificationSettings())
     with pytest.raises(ConfigError, match=r"a feature of 'original' is .* beyond float16"):
         cache_features(made, scenes("classification"), tmp_path / "c")
 
@@ -195,12 +198,12 @@ def test_features_that_half_precision_cannot_hold_are_refused(tmp_path: Path) ->
 def test_groups_are_checked_before_any_image() -> None:
     args = (small_backbone(), small_sae())
     with pytest.raises(SaeError, match=f"feature {M}"):
-        Extraction(*args, {"x": [M]}, "classification", HeadSettings())
+        FeatureExtraction(*args, {"x": [M]}, "classification", HeadSettings())
     with pytest.raises(ConfigError, match="'original' names the tokens as they are"):
-        Extraction(*args, {"original": [1]}, "classification", HeadSettings())
+        FeatureExtraction(*args, {"original": [1]}, "classification", HeadSettings())
 
 
 def test_fewer_pictures_are_spread_evenly() -> None:
-    few = Few(scenes("classification"), 3)
+    few = EvenSubset(scenes("classification"), 3)
     assert few.ids == ("4-0000000", "4-0000002", "4-0000004") and len(few) == 3
     assert few.load(1)[1] == scenes("classification").load(2)[1]

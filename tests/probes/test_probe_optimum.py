@@ -1,27 +1,25 @@
 """Classification against the optimum of the same convex problem, found by other software."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.optimize
 import scipy.special
 from tests.probes.probe_reference import cached
 
-from vitscope.probes.classification import Classification
-from vitscope.probes.search import Trial
+from vitscope.probes.heads import Trial
+from vitscope.probes.objectives import Classification
 from vitscope.probes.settings import ClassificationSettings, ProbeSettings
 from vitscope.probes.training import train_heads
 
 N, D, CLASSES, DECAY = 90, 5, 3, 0.02
 
 
-def problem(folder: Path):
+def problem():
     random = np.random.default_rng(3)
     labels = random.integers(0, CLASSES, N)
     centres = random.standard_normal((CLASSES, D))
     x = (centres[labels] + random.standard_normal((N, D))).astype(np.float32)
-    features = cached(folder, {"a": x, "target": labels})
+    features = cached({"a": x, "target": labels})
     trial = Trial(0, 0, 0.1, DECAY)
     settings = ProbeSettings(epochs=600)
     whole = ClassificationSettings(batch_size=N)  # no noise from batches: descent to the optimum
@@ -37,8 +35,8 @@ def penalised(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, labels: np.nd
     return float(entropy + DECAY / 2 * ((weight**2).sum() + (bias**2).sum()))
 
 
-def test_full_batches_reach_the_optimum_that_scipy_finds(tmp_path: Path) -> None:
-    x, labels, weight, bias = problem(tmp_path / "cache")
+def test_full_batches_reach_the_optimum_that_scipy_finds() -> None:
+    x, labels, weight, bias = problem()
 
     def objective(flat: np.ndarray) -> float:
         return penalised(flat[: D * CLASSES].reshape(D, CLASSES), flat[D * CLASSES :], x, labels)
@@ -51,9 +49,9 @@ def test_full_batches_reach_the_optimum_that_scipy_finds(tmp_path: Path) -> None
     np.testing.assert_allclose(found, best.x, atol=1e-3)
 
 
-def test_it_is_scikit_learns_optimum_too(tmp_path: Path) -> None:
+def test_it_is_scikit_learns_optimum_too() -> None:
     linear = pytest.importorskip("sklearn.linear_model")
-    x, labels, weight, bias = problem(tmp_path / "cache")
+    x, labels, weight, bias = problem()
     # scikit-learn leaves the intercept free: a column of ones is decayed as ours is
     ones = np.column_stack([x, np.ones(N)])
     model = linear.LogisticRegression(C=1 / (DECAY * N), fit_intercept=False, tol=1e-10)

@@ -1,5 +1,6 @@
 """Whole probes on small sets: readers of real formats, all tasks, seeds, refusals."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from vitscope.errors import ConfigError
 from vitscope.images.ade20k import read_ade20k
 from vitscope.images.imagenet import read_class_folders
 from vitscope.images.nyud import read_nyud_folder
-from vitscope.probes.features import Extraction
-from vitscope.probes.labelled import LabelledScenes
-from vitscope.probes.probe import run_probe
+from vitscope.probes.features import FeatureExtraction
+from vitscope.probes.labelled_images import LabelledScenes
+from vitscope.probes.probe import train_and_score
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,
@@ -27,8 +28,8 @@ from vitscope.store.tables import read_table, write_table
 GROUPS = {"low-removed": list(range(0, M, 2)), "high-removed": list(range(1, M, 2))}
 
 
-def extraction(task: Any, head: HeadSettings) -> Extraction:
-    return Extraction(small_backbone(), small_sae(), GROUPS, task, head, workers=1)
+def extraction(task: Any, head: HeadSettings) -> FeatureExtraction:
+    return FeatureExtraction(small_backbone(), small_sae(), GROUPS, task, head, workers=1)
 
 
 def exported(folder: Path, task: str) -> tuple[Any, Any, int | None]:
@@ -58,37 +59,43 @@ def test_a_task_from_its_own_format_to_a_table(tmp_path: Path, task: str) -> Non
     train, validation, n_outputs = exported(tmp_path / "data", task)
     settings = ProbeSettings(epochs=3, trials=2, seeds=2, memory_mb=64)
     made = extraction(task, HEADS[task])
-    result = run_probe(made, train, validation, tmp_path / "c", settings, n_outputs=n_outputs)
+    run = partial(train_and_score, made, train, validation, tmp_path / "c", settings)
+    result, trials = run(n_outputs=n_outputs)
     assert (result.n_train, result.n_validation) == (len(train), len(validation))
     assert [v.variant for v in result.variants] == ["original", *GROUPS]
-    for summary in result.variants:
-        mine = [t for t in result.trials if t.variant == summary.variant]
-        assert len(mine) == 4 and len(summary.values) == 2 and summary.spread >= 0
-        for seed in (0, 1):
-            of_seed = [t for t in mine if t.trial.seed == seed]
-            (best,) = [t for t in of_seed if t.is_best]
-            extreme = max if result.higher_is_better else min
-            assert best.value == extreme(t.value for t in of_seed)
-        assert summary.mean == pytest.approx(np.mean(summary.values))
-    assert result.metric == {"classification": "top1", "segmentation": "miou"}.get(task, "rmse")
-    write_table(tmp_path / "probes.parquet", result.columns(), {})
+    write_table(tmp_path / "probes.parquet", trials, {})
     table = read_table(tmp_path / "probes.parquet")
     assert table["is_best"].sum() == 6 and len(table["value"]) == 12
-    again = run_probe(made, train, validation, tmp_path / "c", settings, n_outputs=n_outputs)
-    assert again == result
+    extreme = np.max if result.higher_is_better else np.min
+    for summary in result.variants:
+        mine = np.asarray(table["variant"]) == summary.variant
+        assert mine.sum() == 4 and len(summary.values) == 2 and summary.spread >= 0
+        for seed, value in enumerate(summary.values):
+            of_seed = mine & (table["seed"] == seed)
+            (best,) = table["value"][of_seed & table["is_best"]]
+            assert best == value == extreme(table["value"][of_seed])
+        assert summary.mean == pytest.approx(np.mean(summary.values))
+    metric, other = {
+        "classification": ("top1", "top5"),
+        "segmentation": ("miou", "pixel_accuracy"),
+        "depth": ("rmse", "rmse_per_image"),
+    }[task]
+    assert result.metric == metric and set(result.variants[0].others) == {other}
+    again, same = run(n_outputs=n_outputs)
+    assert again == result and all(np.array_equal(same[name], trials[name]) for name in trials)
 
 
 def test_a_linear_probe_reads_what_is_there_and_not_what_was_removed(tmp_path: Path) -> None:
     """Labels that are a direction of the tokens: gone when its features are removed."""
     backbone, sae = small_backbone(), small_sae()
     everything = {"all-removed": list(range(M))}
-    made = Extraction(
+    made = FeatureExtraction(
         backbone, sae, everything, "classification", ClassificationSettings(), keep_error=False
     )
     train = LabelledScenes("classification", 0, 96, seed=0, side=32, label="time")
     test = LabelledScenes("classification", 96, 48, seed=0, side=32, label="time")
     settings = ProbeSettings(epochs=20, trials=3)
-    result = run_probe(made, train, test, tmp_path / "c", settings, n_outputs=4)
+    result, _ = train_and_score(made, train, test, tmp_path / "c", settings, n_outputs=4)
     found = {v.variant: v.mean for v in result.variants}
     most_common = max(np.bincount([int(test.load(i)[1]) for i in range(48)])) / 48
     assert found["original"] > most_common + 0.1
@@ -116,9 +123,9 @@ def test_labels_out_of_range_are_refused_before_training(
     images = Mislabelled(task, 0, 4, seed=0, side=32)
     made = extraction(task, HEADS[task])
     with pytest.raises(ConfigError, match=message):
-        run_probe(made, images, images, tmp_path / "c", ProbeSettings(), n_outputs=16)
+        train_and_score(made, images, images, tmp_path / "c", ProbeSettings(), n_outputs=16)
     with pytest.raises(ConfigError, match="needs the number of classes"):
-        run_probe(made, images, images, tmp_path / "c", ProbeSettings())
+        train_and_score(made, images, images, tmp_path / "c", ProbeSettings())
 
 
 def test_ranges_that_are_none_are_refused() -> None:
@@ -134,8 +141,8 @@ def test_where_every_trial_diverges_nothing_is_averaged(tmp_path: Path) -> None:
     head = ClassificationSettings(learning_rate=(1e30, 1e31))
     made = extraction("classification", head)
     settings = ProbeSettings(epochs=2, trials=2)
-    result = run_probe(made, images, images, tmp_path / "c", settings, n_outputs=16)
+    result, trials = train_and_score(made, images, images, tmp_path / "c", settings, n_outputs=16)
     for summary in result.variants:
         assert np.isnan(summary.mean) and summary.values == () and len(summary.diverged) == 2
         assert summary.diverged[0].startswith("seed 0, trial 0 (learning rate ")
-    assert not any(trial.is_best for trial in result.trials)
+    assert not np.asarray(trials["is_best"]).any() and np.asarray(trials["diverged"]).all()

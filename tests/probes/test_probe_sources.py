@@ -10,6 +10,7 @@ from vitscope.backbones.settings import BackboneSettings
 from vitscope.embedded.export import export_scenes
 from vitscope.embedded.vocabulary import LABEL_CLASSES, MASK_CLASSES, PLACES
 from vitscope.errors import ConfigError, ImageSetError
+from vitscope.probes.labelled_images import open_task, open_zero_shot
 from vitscope.probes.prompts import open_clip_module
 from vitscope.probes.settings import (
     ClassificationSettings,
@@ -19,8 +20,7 @@ from vitscope.probes.settings import (
     SegmentationSettings,
     ZeroShotSettings,
 )
-from vitscope.probes.sources import open_task, open_zero_shot
-from vitscope.probes.towers import OPEN_CLIP, load_prompts_of, require_tower
+from vitscope.probes.text_towers import OPEN_CLIP_TOWERS, load_prompts_of, require_tower
 
 KINDS: dict[str, Any] = {
     "classification": ClassificationSettings,
@@ -131,4 +131,4 @@ def test_a_backbone_without_text_is_refused_and_names_are_open_clips(
         require_tower(BackboneSettings(name="dinov2-b"), settings)
     require_tower(BackboneSettings(name="dinov2-b"), ZeroShotSettings(tower="ViT-B-32"))
     known = open_clip_module().list_pretrained()
-    assert set(OPEN_CLIP.values()) <= set(known)
+    assert set(OPEN_CLIP_TOWERS.values()) <= set(known)

@@ -16,12 +16,11 @@ from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.backbones.timm_vit import TimmBackbone
 from vitscope.backbones.weights.strict import load_weights
 from vitscope.errors import ConfigError
-from vitscope.probes.features import Extraction
-from vitscope.probes.predicting import ZeroShot
+from vitscope.probes.features import FeatureExtraction
 from vitscope.probes.prompts import Prompts
 from vitscope.probes.settings import ClassificationSettings
-from vitscope.probes.text import OpenClipTower, load_open_clip
-from vitscope.probes.tower_check import require_same_weights
+from vitscope.probes.text_towers import OpenClipTower, load_open_clip, require_same_weights
+from vitscope.probes.zero_shot import ZeroShot
 from vitscope.sae.model import SparseAutoencoder
 
 open_clip = pytest.importorskip("open_clip")
@@ -91,7 +90,7 @@ def test_a_tower_of_other_weights_is_refused_before_anything_is_predicted(
     assert "other.safetensors" in str(caught.value) and "\n" not in str(caught.value)
     rows = torch.eye(WIDTH)
     sae = SparseAutoencoder(rows, torch.zeros(WIDTH), rows, torch.zeros(WIDTH), 0.5, 4)
-    made = Extraction(backbone, sae, {}, "classification", ClassificationSettings())
+    made = FeatureExtraction(backbone, sae, {}, "classification", ClassificationSettings())
     prompts = Prompts(("kite", "crane"), ("a {}",))
     with pytest.raises(ConfigError, match="does not belong to tiny"):
         ZeroShot.prepare(made, foreign, prompts)

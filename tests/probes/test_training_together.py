@@ -1,22 +1,23 @@
 """All heads at once against one probe after another: the same curves, the same scores."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.probes.probe_reference import CachedFeatures, cached, depth_of, train_alone
+from tests.probes.probe_reference import LabelledFeatures, cached, depth_of, train_alone
 
-from vitscope.probes import checkpoint as checkpoint_module
-from vitscope.probes.batches import epoch_order
-from vitscope.probes.checkpoint import Checkpoint
-from vitscope.probes.classification import Classification
-from vitscope.probes.depth import Depth
-from vitscope.probes.heads import Heads
-from vitscope.probes.objective import softmax_and_entropy
-from vitscope.probes.search import Trial, draw_trials
-from vitscope.probes.segmentation import Segmentation
+from vitscope.probes import training as checkpoint_module
+from vitscope.probes.features import epoch_order
+from vitscope.probes.heads import Heads, Trial, draw_trials
+from vitscope.probes.objectives import (
+    Classification,
+    Depth,
+    PixelMaps,
+    Segmentation,
+)
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,
@@ -24,8 +25,7 @@ from vitscope.probes.settings import (
     ProbeSettings,
     SegmentationSettings,
 )
-from vitscope.probes.training import TrainedHeads, score_heads, train_heads
-from vitscope.probes.upsampling import Upsampling
+from vitscope.probes.training import Checkpoint, TrainedHeads, score_heads, train_heads
 
 N, P, D, SIDE, CLASSES = 22, 9, 6, 10, 4
 EPOCHS, BATCH = 6, 8
@@ -40,19 +40,19 @@ def tokens(seed: int, *shape: int) -> np.ndarray:
     return (random.standard_normal(shape) * 1.5 + 0.4).astype(np.float16)
 
 
-def classification(folder: Path) -> tuple[CachedFeatures, Any]:
+def classification() -> tuple[LabelledFeatures, Any]:
     labels = np.random.default_rng(9).integers(0, CLASSES, N)
     arrays = {"a": tokens(0, N, D), "b": tokens(1, N, D), "target": labels}
-    return cached(folder, arrays), Classification(CLASSES)
+    return cached(arrays), Classification(CLASSES)
 
 
-def segmentation(folder: Path) -> tuple[CachedFeatures, Any]:
+def segmentation() -> tuple[LabelledFeatures, Any]:
     masks = np.random.default_rng(9).integers(0, CLASSES + 1, (N, SIDE, SIDE)).astype(np.uint8)
     arrays = {"a": tokens(0, N, P, D), "b": tokens(1, N, P, D), "target": masks}
-    return cached(folder, arrays), Segmentation(CLASSES, Upsampling(3, SIDE), MEMORY)
+    return cached(arrays), Segmentation(CLASSES, PixelMaps(3, SIDE, MEMORY))
 
 
-def depth(folder: Path) -> tuple[CachedFeatures, Any]:
+def depth() -> tuple[LabelledFeatures, Any]:
     maps = np.random.default_rng(9).uniform(0, 12, (N, SIDE, SIDE)).astype(np.float32)
     arrays = {
         "a": tokens(0, N, P, D),
@@ -60,7 +60,7 @@ def depth(folder: Path) -> tuple[CachedFeatures, Any]:
         "image_token": tokens(2, N, 3),
         "target": maps,
     }
-    return cached(folder, arrays), Depth(16, (0.001, 10.0), 0.5, Upsampling(3, SIDE), MEMORY)
+    return cached(arrays), Depth(16, (0.001, 10.0), 0.5, PixelMaps(3, SIDE, MEMORY))
 
 
 CASES = {
@@ -75,7 +75,7 @@ CASES = {
 
 
 def train_together(
-    features: CachedFeatures, task: Any, head: HeadSettings, trials: tuple[Trial, ...]
+    features: LabelledFeatures, task: Any, head: HeadSettings, trials: tuple[Trial, ...]
 ) -> TrainedHeads:
     settings = ProbeSettings(epochs=EPOCHS)
     small = head.model_copy(update={"batch_size": BATCH})
@@ -83,8 +83,8 @@ def train_together(
 
 
 @pytest.mark.parametrize(("make", "head"), CASES.values(), ids=CASES.keys())
-def test_every_head_has_the_curve_and_the_outputs_of_a_probe_alone(tmp_path, make, head) -> None:
-    features, task = make(tmp_path / "cache")
+def test_every_head_has_the_curve_and_the_outputs_of_a_probe_alone(make, head) -> None:
+    features, task = make()
     trials = draw_trials("x", head, n=3, seeds=range(1), search="log")
     together = train_together(features, task, head, trials)
     assert not together.diverged.any() and together.losses.shape == (EPOCHS, 2, 3)
@@ -110,7 +110,7 @@ def test_every_head_has_the_curve_and_the_outputs_of_a_probe_alone(tmp_path, mak
                 alone = probe(batch.features[variant])
             mine = logits[variant, :, :, column]
             if mine.shape[1] > 1:
-                mine = task.upsampling(mine.unflatten(1, (3, 3))).permute(0, 3, 1, 2)
+                mine = task.maps.upsampled(mine.unflatten(1, (3, 3))).permute(0, 3, 1, 2)
             torch.testing.assert_close(mine.reshape(alone.shape), alone, rtol=1e-3, atol=1e-4)
     # no two heads do the same, and all learn: the comparison is between different curves
     assert np.unique(np.round(curves, 6), axis=0).shape[0] == 6
@@ -118,8 +118,8 @@ def test_every_head_has_the_curve_and_the_outputs_of_a_probe_alone(tmp_path, mak
 
 
 @pytest.mark.parametrize("make", [segmentation, depth])
-def test_scores_are_those_of_the_pixels(tmp_path: Path, make: Any) -> None:
-    features, task = make(tmp_path / "cache")
+def test_scores_are_those_of_the_pixels(make: Any) -> None:
+    features, task = make()
     head = SegmentationSettings() if isinstance(task, Segmentation) else DepthSettings()
     trials = draw_trials("x", head, n=2, seeds=range(1), search="log")
     trained = train_together(features, task, head, trials)
@@ -143,7 +143,7 @@ def test_scores_are_those_of_the_pixels(tmp_path: Path, make: Any) -> None:
             assert values["miou"] == pytest.approx(np.mean(ious), rel=1e-9)
 
 
-def test_top_1_and_top_5_count_images(tmp_path: Path) -> None:
+def test_top_1_and_top_5_count_images() -> None:
     score = Classification(8).score(1, 2)
     logits = torch.randn(1, 40, 1, 2, 8, generator=torch.Generator().manual_seed(0))
     logits[..., 1, :] = 0.0  # a head that says nothing must not score
@@ -158,8 +158,8 @@ def test_top_1_and_top_5_count_images(tmp_path: Path) -> None:
     assert metrics["top5"][0, 1] == 0
 
 
-def test_a_diverging_trial_is_found_named_and_harms_no_other(tmp_path: Path) -> None:
-    features, task = classification(tmp_path / "cache")
+def test_a_diverging_trial_is_found_named_and_harms_no_other() -> None:
+    features, task = classification()
     head = ClassificationSettings()
     sane = (Trial(0, 0, 0.01, 1e-4), Trial(0, 1, 0.02, 1e-4))
     wild = (sane[0], Trial(0, 7, 1e30, 1e-4), sane[1])
@@ -176,7 +176,7 @@ def test_a_diverging_trial_is_found_named_and_harms_no_other(tmp_path: Path) -> 
     assert lost.losses.isfinite().all() and lost.diverged.tolist() == [[True, False]] * 2
 
 
-def test_gradients_of_all_parameters_are_autograds() -> None:
+def test_a_learned_scaling_folded_into_the_weights_is_the_scaling() -> None:
     g = torch.Generator().manual_seed(1)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -190,10 +190,40 @@ def test_gradients_of_all_parameters_are_autograds() -> None:
     torch.testing.assert_close(heads.logits(x), slow)
     parameters = [value for value, _ in heads.parameters()]
     expected = torch.autograd.grad(slow, parameters, of_logits)
-    for (value, _), wanted in zip(
-        heads.gradients(x, of_logits).parameters(), expected, strict=True
-    ):
+    found = torch.autograd.grad(heads.logits(x), parameters, of_logits)
+    for value, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(value, wanted)
+
+
+@pytest.mark.parametrize("make", [segmentation, depth])
+def test_losses_in_pieces_have_the_gradient_of_the_whole(make: Any) -> None:
+    features, task = make()
+    batch = features.batch(torch.arange(5))
+    g = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 5, P, 3, task.n_outputs, generator=g).requires_grad_()
+    of_losses = torch.randn(2, 3, generator=g)
+    whole = dataclasses.replace(task, maps=PixelMaps(3, SIDE, 1 << 30))
+    # V·h·B = 30 maps: in one piece, in pieces of seven with a rest, and one by one
+    for memory in (MEMORY, 1):
+        parts = dataclasses.replace(task, maps=PixelMaps(3, SIDE, memory))
+        losses = [one.loss(logits, batch.target) for one in (whole, parts)]
+        torch.testing.assert_close(*losses)
+        gradients = [torch.autograd.grad(loss, logits, of_losses)[0] for loss in losses]
+        torch.testing.assert_close(*gradients)
+        assert gradients[0].abs().max() > 1e-4
+
+
+def test_a_head_whose_loss_is_nan_leaves_the_gradients_of_others() -> None:
+    features, task = segmentation()
+    target = features.batch(torch.arange(5)).target
+    logits = torch.randn(2, 5, P, 3, CLASSES, generator=torch.Generator().manual_seed(1))
+    spoilt = logits.clone()
+    spoilt[:, :, :, 1] = torch.nan
+    found = [
+        torch.autograd.grad(task.loss(one.requires_grad_(), target).sum(), one)[0]
+        for one in (logits, spoilt)
+    ]
+    torch.testing.assert_close(found[1][:, :, :, [0, 2]], found[0][:, :, :, [0, 2]])
 
 
 def test_the_order_of_images_is_a_permutation_of_each_epoch() -> None:
@@ -221,15 +251,15 @@ def test_trials_are_drawn_within_their_ranges_and_differ_by_seed() -> None:
 def test_a_killed_training_ends_where_an_unbroken_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, died: int
 ) -> None:
-    features, task = segmentation(tmp_path / "cache")
+    features, task = segmentation()
     head = SegmentationSettings(batch_size=BATCH)
     trials = draw_trials("x", head, n=2, seeds=range(1), search="log")
     settings = ProbeSettings(epochs=EPOCHS)
     whole = train_heads(features, task, trials, head, settings, key=KEY)
     monkeypatch.setattr(checkpoint_module, "SAVE_EVERY_S", 0.0)
-    read, n_read = CachedFeatures.batch, 0
+    read, n_read = LabelledFeatures.batch, 0
 
-    def killed(self: CachedFeatures, rows: torch.Tensor) -> Any:
+    def killed(self: LabelledFeatures, rows: torch.Tensor) -> Any:
         nonlocal n_read
         n_read += 1
         if n_read > 3 * died + 1:  # three batches an epoch: in the middle of one
@@ -238,12 +268,12 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(
 
     path = tmp_path / "state.training"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CachedFeatures, "batch", killed)
+        patch.setattr(LabelledFeatures, "batch", killed)
         train_heads(
             features, task, trials, head, settings, key=KEY, checkpoint=Checkpoint(path, "a")
         )
     n_read = -100
-    monkeypatch.setattr(CachedFeatures, "batch", killed)
+    monkeypatch.setattr(LabelledFeatures, "batch", killed)
     resumed = train_heads(
         features, task, trials, head, settings, key=KEY, checkpoint=Checkpoint(path, "a")
     )
@@ -255,18 +285,3 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(
     n_read = -100
     train_heads(features, task, trials, head, settings, key=KEY, checkpoint=Checkpoint(path, "b"))
     assert n_read == -100 + 3 * EPOCHS  # the state of another training is not taken
-
-
-@pytest.mark.parametrize("spread", [1.0, 30.0, 500.0])
-def test_entropies_are_exact_however_unlikely_the_label(spread: float) -> None:
-    g = torch.Generator().manual_seed(0)
-    logits = spread * torch.randn(4, 50, 17, generator=g)
-    label = torch.randint(0, 17, (4, 50, 1), generator=g)
-    share, entropy = softmax_and_entropy(logits, label)
-    exact = torch.log_softmax(logits.double(), -1)
-    torch.testing.assert_close(share.double(), exact.exp(), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(
-        entropy.double(), -exact.gather(-1, label)[..., 0], rtol=1e-6, atol=1e-5
-    )
-    assert bool((share.gather(-1, label) == 0).any()) is (spread > 10), "some underflow"
-    assert bool(softmax_and_entropy(logits * torch.nan, label)[1].isnan().all())

@@ -11,14 +11,20 @@ from tests.probes.probe_vit import SIDE, WIDTH, M, small_backbone, small_sae
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.errors import ConfigError
 from vitscope.images.loading import to_square
-from vitscope.probes.calibration import reliability
-from vitscope.probes.features import Extraction
-from vitscope.probes.labelled import LabelledScenes
-from vitscope.probes.predicting import predict
+from vitscope.probes.features import FeatureExtraction
+from vitscope.probes.labelled_images import LabelledScenes
 from vitscope.probes.prompts import Prompts, load_prompts
 from vitscope.probes.settings import ClassificationSettings, DepthSettings
-from vitscope.probes.text import OpenClipTower, class_embeddings, load_open_clip
-from vitscope.probes.zero_shot import Predictions, flips_by_class, per_image, summarise
+from vitscope.probes.text_towers import OpenClipTower, class_embeddings, load_open_clip
+from vitscope.probes.zero_shot import (
+    Predictions,
+    flips_by_class,
+    per_image,
+    predict_all,
+    predicted,
+    reliability,
+    summarise,
+)
 from vitscope.removal.remove import remove
 
 open_clip = pytest.importorskip("open_clip")
@@ -89,12 +95,12 @@ class Axes:
 def test_every_variant_is_a_forward_pass_of_its_own() -> None:
     groups = {"some": list(range(0, M, 2)), "none": []}
     backbone, sae = small_backbone(), small_sae()
-    made = Extraction(
+    made = FeatureExtraction(
         backbone, sae, groups, "classification", ClassificationSettings(), batch_size=3, workers=1
     )
     images = LabelledScenes("classification", 0, 7, seed=2, side=SIDE)
     prompts = Prompts(tuple(str(i) for i in range(16)), ("{}",))
-    found, labels = predict(made, Axes(), prompts, images)
+    found, labels = predict_all(made, Axes(), prompts, images)
     assert [one.variant for one in found] == ["original", "some", "none"]
     assert labels.tolist() == [int(images.load(i)[1]) for i in range(7)]
     for one in found:
@@ -113,10 +119,10 @@ def test_every_variant_is_a_forward_pass_of_its_own() -> None:
     summary = summarise(found, labels)
     assert (summary[0].flips, summary[2].flips) == (0, 0)
     with pytest.raises(ConfigError, match="prompts name 2 classes"):
-        predict(made, Axes(), Prompts(("0", "1"), ("{}",)), images)
-    depth = Extraction(backbone, sae, groups, "depth", DepthSettings())
+        predict_all(made, Axes(), Prompts(("0", "1"), ("{}",)), images)
+    depth = FeatureExtraction(backbone, sae, groups, "depth", DepthSettings())
     with pytest.raises(ConfigError, match="the task is depth"):
-        predict(depth, Axes(), prompts, images)
+        predict_all(depth, Axes(), prompts, images)
 
 
 def by_hand(variant: str, guesses: list[int]) -> Predictions:
@@ -150,7 +156,8 @@ def test_flips_are_counted_and_split_by_what_was_right() -> None:
 def test_top_5_needs_more_than_five_classes_to_say_anything() -> None:
     logits = torch.randn(50, 9, generator=torch.Generator().manual_seed(0))
     labels = np.arange(50) % 9
-    (summary,) = summarise([Predictions.of("a", logits, labels)], labels)
+    fields = {name: v.numpy() for name, v in predicted(logits, torch.from_numpy(labels)).items()}
+    (summary,) = summarise([Predictions("a", **fields)], labels)
     order = logits.argsort(1, descending=True).numpy()
     assert summary.top5 == (order[:, :5] == labels[:, None]).any(1).mean() < 1
     assert summary.top1 == (order[:, 0] == labels).mean()

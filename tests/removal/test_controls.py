@@ -7,10 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitscope.errors import ConfigError
-from vitscope.removal.activation import group_activation
-from vitscope.removal.contribution import encode_sparse
 from vitscope.removal.controls import matched_controls
-from vitscope.removal.statistics import ContributionSums
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.quality import FeatureActivity
 
@@ -97,24 +94,8 @@ def toy() -> tuple[SparseAutoencoder, torch.Tensor]:
 def test_energy_is_the_mean_square_of_what_each_feature_adds() -> None:
     sae, x = toy()
     codes = sae.encode(x)
-    sums, half = ContributionSums(30), ContributionSums(30)
-    sums.update(encode_sparse(sae, x[:50]))
-    half.update(encode_sparse(sae, x[50:]))
-    sums.merge(ContributionSums.from_tensors(half.to_tensors()))
-    added = codes[:, :, None] * sae.w_dec[None]
-    expected = added.square().sum(2).mean(0)
-    torch.testing.assert_close(sums.energy(sae), expected)
-    torch.testing.assert_close(sums.rate(), (codes > 0).double().mean(0))
-
-
-def test_activation_of_a_group_is_the_mean_over_tokens_of_its_sum() -> None:
-    sae, x = toy()
-    codes, outlier = sae.encode(x), x[:, 0] > 1
     activity = FeatureActivity(30)
-    activity.update(codes, outlier)
-    high, all_of_it = group_activation(activity, {"high": [3, 5, 9], "all": np.ones(30, bool)})
-    assert (high.group, high.n_features, all_of_it.n_features) == ("high", 3, 30)
-    summed = codes[:, [3, 5, 9]].sum(1)
-    assert high.outlier == pytest.approx(float(summed[outlier].mean()))
-    assert high.normal == pytest.approx(float(summed[~outlier].mean()))
-    assert all_of_it.normal == pytest.approx(float(codes.sum(1)[~outlier].mean()))
+    activity.update(codes, x[:, 0] > 1)
+    added = codes[:, :, None] * sae.w_dec[None]
+    torch.testing.assert_close(activity.energy(sae.w_dec), added.square().sum(2).mean(0))
+    torch.testing.assert_close(activity.contribution_rate(), (codes > 0).double().mean(0))

@@ -15,10 +15,10 @@ from tests.removal.removal_vit import WIDTH as VIT_WIDTH
 from vitscope.backbones.backbone import BlockTokens
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.errors import BackboneError, SaeError
-from vitscope.removal import contribution as contribution_module
 from vitscope.removal.backbone import RemovedBackbone, removed
 from vitscope.removal.remove import remove, remove_groups
 from vitscope.sae.model import SparseAutoencoder
+from vitscope.scope import exemplars
 
 WIDTH, M = 12, 40
 
@@ -122,7 +122,7 @@ def test_variants_of_one_encoding_are_those_of_many(monkeypatch: pytest.MonkeyPa
     for name, group in several.items():
         assert torch.equal(found[name], remove(sae, x, group))
     # in pieces of five tokens
-    monkeypatch.setattr(contribution_module, "CODES_AT_ONCE", 5 * M)
+    monkeypatch.setattr(exemplars, "MOST_DENSE_CODES", 5 * M)
     calls.clear()
     pieces = remove_groups(sae, x, several)
     assert calls == [5] * 8 + [2]

@@ -2,21 +2,22 @@
 
 import base64
 import io
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.report.synthetic_report import GRID, make_data, make_images, make_scores
+from tests.report.made_up_run import GRID, PageOf, make_images, make_scores
 
-from vitscope.report.cards import THICKEST, feature_card
-from vitscope.report.heatmap import VIEW_SIDE, heat_png, view_jpeg
-from vitscope.scope.exemplar_views import GalleryFeature
-from vitscope.scope.gallery import choose_gallery, minimum_pairs
+from vitscope.figures.pictures import VIEW_SIDE, heat_png_bytes, view_jpeg_bytes
+from vitscope.report.page import THICKEST, FeatureCard, feature_card
+from vitscope.run import Run
+from vitscope.scope.gallery import GalleryFeature, choose_gallery, minimum_pairs
 from vitscope.scope.partition import partition_features
-from vitscope.scope.settings import ScopeSettings
 
 scores_and_pairs = st.lists(
     st.tuples(st.one_of(st.floats(0, 1), st.just(float("nan"))), st.integers(0, 16)),
@@ -25,10 +26,14 @@ scores_and_pairs = st.lists(
 ).filter(lambda rows: any(np.isfinite(cds) for cds, _ in rows))
 
 
+def opened(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
 def decode(uri: str, kind: str) -> np.ndarray:
     head, data = uri.split(",", 1)
     assert head == f"data:image/{kind};base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    return opened(base64.b64decode(data))
 
 
 @settings(deadline=None, max_examples=150)
@@ -65,7 +70,7 @@ def test_choice_spreads_over_each_groups_range(
 def test_equal_scores_are_chosen_by_index_whatever_the_order_of_the_group() -> None:
     cds = np.full(30, 0.1)
     partition = partition_features(cds, gamma=0.5)
-    shuffled = replace(partition, low=partition.low[::-1].copy())
+    shuffled = SimpleNamespace(low=partition.low[::-1], high=partition.high)
     first = choose_gallery(make_scores(cds), partition, 3)
     assert choose_gallery(make_scores(cds), shuffled, 3) == first
 
@@ -80,13 +85,13 @@ def test_a_view_survives_its_encoding() -> None:
     view = np.stack(
         [np.tile(ramp, (224, 1)), np.tile(ramp[:, None], (1, 224)), np.full((224, 224), 90.0)]
     ).astype(np.uint8)
-    shown = decode(view_jpeg(view), "jpeg").astype(float)
+    shown = opened(view_jpeg_bytes(view)).astype(float)
     assert shown.shape == (VIEW_SIDE, VIEW_SIDE, 3)
     expected = np.asarray(
         Image.fromarray(np.moveaxis(view, 0, -1)).resize((VIEW_SIDE, VIEW_SIDE)), float
     )
     assert np.abs(shown - expected).mean() < 3
-    small = decode(view_jpeg(view[:, :64, :64]), "jpeg")
+    small = opened(view_jpeg_bytes(view[:, :64, :64]))
     assert small.shape == (64, 64, 3)
 
 
@@ -101,7 +106,7 @@ def test_a_view_survives_its_encoding() -> None:
 def test_heat_is_transparent_where_silent_and_denser_where_stronger(values: list[float]) -> None:
     activation = np.array(values).reshape(3, 3)
     peak = float(np.nanmax(activation, initial=0.0))
-    heat = decode(heat_png(activation, peak), "png")
+    heat = opened(heat_png_bytes(activation, peak))
     assert heat.shape == (3, 3, 4)
     alpha = heat[..., 3].ravel().astype(int)
     flat = activation.ravel()
@@ -114,81 +119,87 @@ def test_heat_is_transparent_where_silent_and_denser_where_stronger(values: list
 def test_rows_and_columns_of_the_heat_are_those_of_the_map() -> None:
     activation = np.zeros((4, 4))
     activation[1, 3], activation[2, 0] = 2.0, 0.5
-    heat = decode(heat_png(activation, 2.0), "png").astype(int)
+    heat = opened(heat_png_bytes(activation, 2.0)).astype(int)
     assert np.argwhere(heat[..., 3]).tolist() == [[1, 3], [2, 0]]
     brightness = heat[..., :3].sum(-1)
     assert brightness[1, 3] > brightness[2, 0] > 0
 
 
 @pytest.mark.parametrize("shift", [1, 3])
-def test_the_frame_is_the_overlap_of_each_view(shift: int) -> None:
-    data = make_data(scope=ScopeSettings(shift=shift))
-    card = feature_card(data.gallery[0], "low", data)
-    first, second = card.pairs[0].views
+def card_of(run: Run, *maps: np.ndarray, emd: float = 0.0) -> FeatureCard:
+    """The card of the first feature of its run, on images with these maps."""
+    image = make_images(1)[0]
+    images = tuple(replace(image, maps=one, emd=emd) for one in maps)
+    return feature_card(GalleryFeature(1, images), run)
+
+
+def maps_of(cells: dict[tuple[int, int, int], float]) -> np.ndarray:
+    """Both maps of a pair: activation by (view, row, column)."""
+    maps = np.zeros((2, GRID, GRID))
+    for cell, value in cells.items():
+        maps[cell] = value
+    return maps
+
+
+@pytest.mark.parametrize(("case", "shift"), [("usual", 1), ("much", 2)])
+def test_the_frame_is_the_overlap_of_each_view(page_of: PageOf, case: str, shift: int) -> None:
+    ((_, _, (first, second)),) = card_of(page_of(case).run, maps_of({})).pairs
     assert first.overlap_offset == pytest.approx(100 * shift / GRID)
     assert second.overlap_offset == 0
     for view in (first, second):
         assert view.overlap_side == pytest.approx(100 * (GRID - shift) / GRID)
 
 
-def test_both_views_of_a_pair_share_one_scale() -> None:
-    data = make_data()
-    image = make_images(1)[0]
-    maps = np.zeros((2, GRID, GRID))
-    maps[0, 4, 4], maps[1, 3, 3] = 4.0, 1.0
-    shown = GalleryFeature(data.gallery[0].feature, (replace(image, maps=maps),))
-    views = feature_card(shown, "low", data).pairs[0].views
-    strong, weak = (decode(view.heat, "png") for view in views)
+def test_both_views_of_a_pair_share_one_scale(page_of: PageOf) -> None:
+    card = card_of(page_of("usual").run, maps_of({(0, 4, 4): 4.0, (1, 3, 3): 1.0}))
+    strong, weak = (decode(view.heat, "png") for view in card.pairs[0][2])
     assert strong[4, 4, 3] > weak[3, 3, 3] > 0
 
 
 @pytest.mark.parametrize(
-    ("cells", "missing", "said"),
+    ("cells", "case", "said"),
     [
-        ([(0, 4, 4)], "max", "missed: active in one view only, counts D_grid"),
-        ([(1, 0, 0)], "drop", "missed: active in one view only, is not counted"),
-        ([(1, 4, 4)], "zero", "missed: active in one view only, counts 0"),
+        ([(0, 4, 4)], "usual", "missed: active in one view only, counts D_grid"),
+        ([(1, 0, 0)], "much", "missed: active in one view only, is not counted"),
         # active only where the other view does not look
-        ([(0, 0, 3), (1, 3, GRID - 1)], "max", "silent on the shared content: not counted"),
+        ([(0, 0, 3), (1, 3, GRID - 1)], "usual", "silent on the shared content: not counted"),
     ],
 )
 def test_a_pair_without_a_distance_says_why(
-    cells: list[tuple[int, int, int]], missing: str, said: str
+    page_of: PageOf, cells: list[tuple[int, int, int]], case: str, said: str
 ) -> None:
-    data = make_data(scope=ScopeSettings.model_validate({"missing": missing}))
-    maps = np.zeros((2, GRID, GRID))
-    for cell in cells:
-        maps[cell] = 1.0
-    image = replace(make_images(1)[0], maps=maps, emd=float("nan"))
-    shown = GalleryFeature(data.gallery[0].feature, (image,))
-    assert feature_card(shown, "low", data).pairs[0].distance == said
+    maps = maps_of(dict.fromkeys(cells, 1.0))
+    assert card_of(page_of(case).run, maps, emd=float("nan")).pairs[0][1] == said
 
 
-def test_a_card_carries_its_features_own_numbers() -> None:
-    data = make_data()
-    shown = data.gallery[5]
-    card = feature_card(shown, "low", data)
-    cds = data.scores.cds[shown.feature]
+def test_a_card_carries_its_features_own_numbers(page_of: PageOf) -> None:
+    run = page_of("usual").run
+    card, cds = card_of(run, maps_of({}), emd=1.0), run.partition.cds[1]
     assert card.score == f"{cds:.3f} ± {cds / 10:.3f}"
     assert card.position == pytest.approx(100 * cds)
-    assert {fact.label: fact.value for fact in card.facts}["pairs"] == "16"
-    assert card.pairs[1].distance == "EMD 1.00 patches, 0.118 of D_grid"
+    assert card.group == "low" if cds <= run.partition.gamma else "high"
+    assert {label: value for label, value, _ in card.facts}["pairs"] == "16"
+    assert card.pairs[0][:2] == ("class/photo.jpg", "EMD 1.00 patches, 0.118 of D_grid")
 
 
-def test_arrows_lie_over_the_second_view_where_the_heat_is() -> None:
-    data = make_data(scope=ScopeSettings(shift=2))
-    maps = np.zeros((2, GRID, GRID))
-    maps[0, 3, 6], maps[1, 5, 2] = 2.0, 1.0  # on the overlap: from row 1, column 4
-    image = replace(make_images(1)[0], maps=maps)
-    shown = GalleryFeature(data.gallery[0].feature, (image,))
-    first, second = feature_card(shown, "low", data).pairs[0].views
+def test_arrows_lie_over_the_second_view_where_the_heat_is(page_of: PageOf) -> None:
+    # on the overlap, which starts two patches in: from row 1, column 4
+    moved, silent = maps_of({(0, 3, 6): 2.0, (1, 5, 2): 1.0}), maps_of({})
+    one, other = card_of(page_of("much").run, moved, silent).pairs
+    first, second = one[2]
     assert first.arrows == ()
-    (arrow,) = second.arrows
+    ((*ends, width),) = second.arrows
     per_patch = 100 / GRID
-    ends = (arrow.x1, arrow.y1, arrow.x2, arrow.y2)
     np.testing.assert_allclose(
         ends, [4.5 * per_patch, 1.5 * per_patch, 2.5 * per_patch, 5.5 * per_patch]
     )
-    assert arrow.width == THICKEST
-    silent = GalleryFeature(shown.feature, (replace(image, maps=np.zeros((2, GRID, GRID))),))
-    assert feature_card(silent, "low", data).pairs[0].views[1].arrows == ()
+    assert width == THICKEST
+    assert other[2][1].arrows == ()
+
+
+def test_cards_show_the_features_of_the_rule_in_their_groups(page_of: PageOf) -> None:
+    shown = page_of("usual")
+    choice = choose_gallery(shown.run.partition.scores, shown.run.partition, minimum_pairs(16))
+    assert re.findall(r"<span>feature (\d+)</span>", shown.html) == [
+        str(feature) for feature in choice.features
+    ]

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
-from tests.report.synthetic_report import make_data
-
-from vitscope.report.page import write_report
+from tests.report.made_up_run import PageOf
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESK = 390, 1200
@@ -33,9 +31,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(page_of: PageOf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, make_data(title="a-run-of-a-name-without-a-place-to-break" * 3))
+    name = "a-run-of-a-name-without-a-place-to-break" * 3
+    html = page_of("usual").html
+    assert html.count("<h1>A study</h1>") == 1
+    path.write_text(html.replace("<h1>A study</h1>", f"<h1>{name}</h1>"), encoding="utf-8")
     return path
 
 

@@ -101,7 +101,7 @@ def main(folder: Path, jobs: list[str]) -> None:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(60)
+            process.join(180)
             process.kill()
             assert process.exitcode == 0, f"a rank of {job} did not finish"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from vitscope.sae.quality import FeatureActivity
 
 FEATURES = 7
+W_DEC = torch.randn(FEATURES, 4, generator=torch.Generator().manual_seed(0)).double()
 
 
 def codes_and_mask(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -32,6 +33,8 @@ def figures(activity: FeatureActivity) -> dict[str, Tensor]:
         "mean_outlier": activity.mean_on("outlier"),
         "mean_normal": activity.mean_on("normal"),
         "maximum": activity.maximum,
+        "energy": activity.energy(W_DEC),
+        "contribution_rate": activity.contribution_rate(),
     }
 
 
@@ -48,6 +51,8 @@ def test_equals_dense_means(n: int, seed: int) -> None:
         "mean_outlier": wide[mask].mean(0),
         "mean_normal": wide[~mask].mean(0),
         "maximum": wide.amax(0) if n else torch.zeros(FEATURES, dtype=torch.float64),
+        "energy": (wide[:, :, None] * W_DEC).square().sum((0, 2)) / max(n, 1),
+        "contribution_rate": (wide != 0).double().sum(0) / max(n, 1),
     }
     for name, value in figures(activity_of(codes, mask)).items():
         torch.testing.assert_close(
@@ -90,7 +95,25 @@ def test_restored_sums_are_apart_from_what_they_were_restored_from() -> None:
     assert torch.equal(restored.maximum, 2 * activity_of(codes, mask).maximum)
 
 
+def test_a_negative_code_fires_not_and_contributes() -> None:
+    codes, mask = torch.tensor([[-2.0, 3.0], [0.0, 1.0]]), torch.tensor([False, False])
+    activity = FeatureActivity(2)
+    activity.update(codes, mask)
+    assert activity.density().tolist() == [0, 1]
+    assert activity.contribution_rate().tolist() == [0.5, 1]
+    assert activity.energy(torch.tensor([[0.0, 2.0], [1.0, 0.0]])).tolist() == [8, 5]
+
+
+def test_the_activation_of_a_group_is_the_mean_of_its_sum() -> None:
+    codes, mask = codes_and_mask(40, 1)
+    activity = activity_of(codes, mask)
+    for kind, tokens in (("outlier", codes[mask]), ("normal", codes[~mask])):
+        of_group = activity.mean_on(kind)[[0, 2, 5]].sum()
+        torch.testing.assert_close(of_group, tokens[:, [0, 2, 5]].double().sum(1).mean())
+
+
 def test_no_tokens_is_nan() -> None:
     empty = figures(FeatureActivity(FEATURES))
-    assert not empty.pop("maximum").any()
+    for name in ("maximum", "energy", "contribution_rate"):
+        assert not empty.pop(name).any()
     assert all(bool(value.isnan().all()) for value in empty.values())

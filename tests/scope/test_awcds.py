@@ -125,7 +125,7 @@ def test_cells_hardly_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     norms = random.random((20, 300))
     scores = norms**3 + 0.2 * random.random((20, 1))
     coarse = spectrum_of(norms, scores, 10)
-    monkeypatch.setattr(module, "CELLS_PER_BIN", 600)
+    monkeypatch.setattr(module, "_CELLS_PER_BIN", 600)
     fine = spectrum_of(norms, scores, 10)
     np.testing.assert_allclose(coarse.low, fine.low, atol=1e-3)
     np.testing.assert_allclose(coarse.high, fine.high, atol=1e-3)

@@ -5,7 +5,6 @@ import pytest
 from numpy.typing import NDArray
 
 from vitscope.scope import bootstrap as module
-from vitscope.scope.binned import Binned, bin_rows, bin_sample
 from vitscope.scope.bootstrap import (
     N_DRAWS,
     effective_size,
@@ -14,6 +13,7 @@ from vitscope.scope.bootstrap import (
     resampled,
     resampled_images,
 )
+from vitscope.scope.modes import Binned, bin_rows, bin_sample
 
 Rows = NDArray[np.float64]
 

@@ -2,29 +2,34 @@
 
 import math
 import statistics
+import weakref
 from dataclasses import dataclass, fields
 from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.emd.map_pairs import whole_map_emd
-from tests.scope.written_attention import written
+from tests.scope.written_attention import PREFIX, Written, written
+from tests.transport.map_pairs import whole_map_emd
+from torch import Tensor
 
-from vitscope.emd.transport import emd
+from vitscope.backbones.attention import QUERY_CHUNK, BlockAttention, QueryKeyAttention
 from vitscope.scope import instability
+from vitscope.scope import instability as instability_maps
 from vitscope.scope.instability import (
+    ATTENTION_READINGS,
     MEMBERSHIPS,
-    READINGS,
     ComparedTokens,
     ImageInstability,
     image_instability,
+    read_maps,
 )
-from vitscope.scope.instability_maps import read_maps
-from vitscope.scope.outliers import Membership, Reading
+from vitscope.scope.settings import AttentionReading, Membership
 from vitscope.scope.views import Overlap
+from vitscope.transport.emd import emd
 
 Weights = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -53,11 +58,13 @@ def slow_instability(
     overlap: Overlap,
     membership: Membership,
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Reading -> every distance of outlier tokens, and of the others."""
+    """AttentionReading -> every distance of outlier tokens, and of the others."""
     one, other = cells_of_view(overlap, 0), cells_of_view(overlap, 1)
     flags = [(bool(outliers[0][i]), bool(outliers[1][j])) for i, j in zip(one, other, strict=True)]
     combine = {"either": any, "both": all, "first": lambda pair: pair[0]}[membership]
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in READINGS}
+    found: dict[str, tuple[list[float], list[float]]] = {
+        name: ([], []) for name in ATTENTION_READINGS
+    }
 
     def note(reading: str, is_outlier: bool, a: list[float], b: list[float]) -> None:
         value = distance(a, b, overlap)
@@ -118,10 +125,10 @@ class GroupDistance:
 
 
 def groups_of(
-    found: ImageInstability, reading: Reading, membership: Membership = "either"
+    found: ImageInstability, reading: AttentionReading, membership: Membership = "either"
 ) -> tuple[GroupDistance, GroupDistance]:
     """Outlier tokens, and the others."""
-    place = READINGS.index(reading), MEMBERSHIPS.index(membership)
+    place = ATTENTION_READINGS.index(reading), MEMBERSHIPS.index(membership)
     figures = (array[place] for array in (found.emd, found.n_maps, found.n_missed))
     rows = zip(*figures, strict=True)
     out, non = (GroupDistance(float(mean), int(n), int(n_missed)) for mean, n, n_missed in rows)
@@ -151,7 +158,7 @@ def test_equals_nested_loops_under_every_membership(seed: int, size: tuple[int, 
     found = compare(attention, flags, overlap)
     for membership in MEMBERSHIPS:
         expected = slow_instability(attention, flags, overlap, membership)
-        for reading in READINGS:
+        for reading in ATTENTION_READINGS:
             groups = groups_of(found, reading, membership)
             for ours, distances in zip(groups, expected[reading], strict=True):
                 assert_group(ours, distances, overlap)
@@ -179,7 +186,7 @@ def test_the_same_attention_in_both_views_has_not_moved() -> None:
         views[view][:, cells[:, None], cells] = content
         flags[view, cells] = of_content
     found = compare((views[0], views[1]), (flags[0], flags[1]), overlap)
-    for reading in READINGS:
+    for reading in ATTENTION_READINGS:
         out, non = groups_of(found, reading)
         assert out.mean == pytest.approx(0, abs=1e-6)
         assert non.mean == pytest.approx(0, abs=1e-6)
@@ -265,3 +272,138 @@ def test_all_maps_of_an_image_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> 
     compare(attention, flags, overlap, tokens=3)
     n_tokens = len(ComparedTokens.choose(flags, overlap, 3, (0, "a.jpg")).tokens)
     assert batches == [2 * HEADS * n_tokens + 2 * HEADS], "once a token, whatever the membership"
+
+
+MAP_HEADS = 3
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 7))
+def test_maps_are_pieces_of_the_whole_matrix(seed: int, n_views: int, chunk: int) -> None:
+    random, overlap = np.random.default_rng(seed), Overlap(6, 2)
+    views = random.random((n_views, MAP_HEADS, 36, 36))
+    tokens = [
+        np.sort(random.choice(overlap.n_cells, random.integers(0, 9), replace=False))
+        for _ in range(n_views)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(instability_maps, "QUERY_CHUNK", chunk)
+        found = read_maps(written(*views), overlap.first, tokens)
+    for maps, view, chosen in zip(found, views, tokens, strict=True):
+        inside = view[:, overlap.first][:, :, overlap.first].astype(np.float32)
+        np.testing.assert_array_equal(maps.query, inside[:, chosen])
+        np.testing.assert_array_equal(maps.key, inside[:, :, chosen].swapaxes(1, 2))
+        np.testing.assert_allclose(maps.received, inside.mean(1), rtol=1e-6)
+
+
+def test_queries_and_keys_give_the_softmax_over_all_tokens() -> None:
+    g = torch.Generator().manual_seed(0)
+    overlap = Overlap(5, 1)
+    query, key = torch.randn(2, 2, MAP_HEADS, PREFIX + 25, 8, generator=g)
+    attention = QueryKeyAttention(query, key, PREFIX)
+    scores = query.double() @ key.double().transpose(-1, -2)
+    whole = scores.softmax(-1)[:, :, PREFIX:, PREFIX:].numpy()
+    found = read_maps(attention, overlap.second, [np.asarray([0, 7]), np.asarray([3])])
+    for maps, view, chosen in zip(found, whole, ([0, 7], [3]), strict=True):
+        inside = view[:, overlap.second][:, :, overlap.second]
+        assert maps.query.dtype == maps.key.dtype == maps.received.dtype == np.float32
+        np.testing.assert_allclose(maps.query, inside[:, chosen], rtol=1e-5)
+        np.testing.assert_allclose(maps.key, inside[:, :, chosen].swapaxes(1, 2), rtol=1e-5)
+        np.testing.assert_allclose(maps.received, inside.mean(1), rtol=1e-5)
+
+
+class Watched(Written):
+    """Notes at each call how many row tensors of earlier calls are still alive."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__(weights)
+        object.__setattr__(self, "given", list[weakref.ref[Tensor]]())
+        object.__setattr__(self, "alive", list[int]())
+
+    def rows(self, queries: Tensor) -> Tensor:
+        given: list[weakref.ref[Tensor]] = getattr(self, "given")  # noqa: B009
+        alive: list[int] = getattr(self, "alive")  # noqa: B009
+        alive.append(sum(one() is not None for one in given))
+        found = super().rows(queries)
+        given.append(weakref.ref(found))
+        return found
+
+
+def test_no_more_than_a_chunk_of_rows_is_held_at_a_time() -> None:
+    overlap = Overlap(16, 2)
+    attention = Watched(written(np.random.default_rng(0).random((1, 256, 256))).weights)
+    read_maps(attention, overlap.first, [np.asarray([5, 190])])
+    assert len(attention.asked) == -(-overlap.n_cells // QUERY_CHUNK) > 2
+    assert max(attention.asked) == QUERY_CHUNK
+    assert sum(attention.asked) == overlap.n_cells, "each row is computed once"
+    assert set(getattr(attention, "alive")) == {0}, "rows are let go before more are asked for"  # noqa: B009
+
+
+def test_what_is_kept_holds_on_to_nothing_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view of a chunk would keep the whole chunk alive."""
+    excess: list[int] = []
+    honest = instability_maps._Kept.take
+
+    def take(self: instability_maps._Kept, rows: Tensor, start: int) -> None:
+        honest(self, rows, start)
+        kept = (self.rows[-1], self.columns[-1])
+        excess.extend(one.untyped_storage().nbytes() - 4 * one.numel() for one in kept)
+
+    monkeypatch.setattr(instability_maps._Kept, "take", take)
+    overlap = Overlap(16, 2)
+    attention: BlockAttention = written(np.random.default_rng(0).random((2, 256, 256)))
+    (maps,) = read_maps(attention, overlap.first, [np.asarray([5, 190])])
+    assert len(excess) == 2 * -(-overlap.n_cells // QUERY_CHUNK)
+    assert set(excess) == {0}
+    for array, n in ((maps.query, 2 * 2 * 196), (maps.key, 2 * 2 * 196), (maps.received, 2 * 196)):
+        # memory of a tensor that numpy borrows: no larger than what is shown
+        assert torch.from_numpy(array).untyped_storage().nbytes() == 4 * n
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 12))
+def test_one_draw_serves_every_membership(seed: int, n_others: int) -> None:
+    random, overlap = np.random.default_rng(seed), Overlap(5, 1)
+    flags = random.random(25) < 0.3, random.random(25) < 0.3
+    chosen = ComparedTokens.choose(flags, overlap, n_others, (seed, "a.jpg"))
+    one, other = flags[0][overlap.first], flags[1][overlap.second]
+    rules = {"either": one | other, "first": one, "both": one & other}
+    assert len(set(chosen.tokens)) == len(chosen.tokens)
+    for membership in MEMBERSHIPS:
+        is_outlier = rules[membership]
+        out, others = chosen.groups(membership)
+        np.testing.assert_array_equal(chosen.tokens[out], np.flatnonzero(is_outlier))
+        assert not is_outlier[chosen.tokens[others]].any()
+        n_left = int((~is_outlier).sum())
+        assert others.sum() == (min(n_others, n_left) if n_others else n_left)
+    either = chosen.groups("either")
+    assert (either[0] | either[1]).all(), "no token is compared that no membership asks for"
+
+
+@pytest.mark.parametrize("membership", MEMBERSHIPS)
+def test_every_other_token_has_the_same_chance(membership: Membership) -> None:
+    overlap, n_draws, n_others = Overlap(5, 1), 3000, 4
+    flags = np.zeros((2, 25), bool)
+    flags[0, overlap.first[[0, 5, 9]]] = True
+    flags[1, overlap.second[[5, 6]]] = True
+    counts = np.zeros(overlap.n_cells)
+    for image in range(n_draws):
+        chosen = ComparedTokens.choose((flags[0], flags[1]), overlap, n_others, (0, image))
+        counts[chosen.tokens[chosen.groups(membership)[1]]] += 1
+    left = {"either": 12, "first": 13, "both": 15}[membership]
+    assert (counts > 0).sum() == left, "an outlier of one view is drawn where it counts as none"
+    share = n_others / left
+    error = np.sqrt(share * (1 - share) / n_draws)
+    np.testing.assert_allclose(counts[counts > 0] / n_draws, share, atol=5 * error)
+
+
+def test_overlaps_of_one_size_at_two_shifts_have_draws_of_their_own() -> None:
+    one, other = (
+        ComparedTokens.choose((none, none), overlap, 5, (0, "a.jpg")).order
+        for overlap, none in (
+            (Overlap(6, 1), np.zeros(36, bool)),
+            (Overlap(7, 2), np.zeros(49, bool)),
+        )
+    )
+    assert len(one) == len(other) == 25
+    assert (one != other).any()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from vitscope.scope.instability import MEMBERSHIPS, READINGS, SHAPE
+from vitscope.scope.instability import ATTENTION_READINGS, INSTABILITY_SHAPE, MEMBERSHIPS
 from vitscope.scope.instability_summary import (
     GroupInstability,
     InstabilitySums,
@@ -22,7 +22,7 @@ from vitscope.scope.instability_summary import (
 from vitscope.scope.views import Overlap
 
 OVERLAPS = (Overlap(6, 1), Overlap(6, 3))
-AXES = (len(OVERLAPS), *SHAPE)
+AXES = (len(OVERLAPS), *INSTABILITY_SHAPE)
 NAN = float("nan")
 
 Sample = tuple[list[str], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
@@ -62,16 +62,16 @@ def test_means_and_errors_are_those_of_the_whole_sample(seed: int, n: int) -> No
     rows = iter(summed(sample, step=4))
     for s, overlap in enumerate(OVERLAPS):
         for m, membership in enumerate(MEMBERSHIPS):
-            for r, reading in enumerate(READINGS):
+            for r, reading in enumerate(ATTENTION_READINGS):
                 row = next(rows)
                 assert (row.shift, row.membership, row.reading) == (
                     overlap.shift, membership, reading,
                 )  # fmt: skip
                 assert row.diameter == overlap.diameter
-                for g, group in enumerate((row.out, row.non)):
+                for g, group in enumerate((row.outlier, row.other)):
                     place = (slice(None), s, r, m, g)
                     assert_group(group, sample[1][place], sample[2][place], sample[3][place])
-                ratio = row.out.mean / row.non.mean
+                ratio = row.outlier.mean / row.other.mean
                 assert row.ratio == pytest.approx(ratio, nan_ok=True)
     assert not list(rows)
 
@@ -116,9 +116,9 @@ def test_intervals_are_those_of_an_ordinary_bootstrap() -> None:
         return x.mean(axis) / y.mean(axis)
 
     for found, data, statistic in (
-        ((row.out.low, row.out.high), (out,), np.mean),
-        ((row.non.low, row.non.high), (non,), np.mean),
-        ((row.out.pooled_low, row.out.pooled_high), (out, weights), pooled),
+        ((row.outlier.low, row.outlier.high), (out,), np.mean),
+        ((row.other.low, row.other.high), (non,), np.mean),
+        ((row.outlier.pooled_low, row.outlier.pooled_high), (out, weights), pooled),
         ((row.ratio_low, row.ratio_high), (out, non), ratio),
     ):
         theirs = bootstrap(
@@ -143,7 +143,7 @@ def test_nineteen_of_twenty_intervals_hold_the_true_mean() -> None:
         emd = random.gamma(4.0, 1.0, (n, *AXES))
         ones = np.ones((n, *AXES), np.int64)
         rows = summed(([f"{trial}/{i}" for i in range(n)], emd, ones, 0 * ones))
-        groups = [group for row in rows for group in (row.out, row.non)]
+        groups = [group for row in rows for group in (row.outlier, row.other)]
         held += sum(group.low <= 4.0 <= group.high for group in groups)
         n_intervals += len(groups)
     assert 0.925 <= held / n_intervals <= 0.965
@@ -168,7 +168,7 @@ def test_a_mean_far_from_its_spread_keeps_its_digits() -> None:
     plain = summed((ids, emd, n_maps, n_missed), step=30)
     far = summed((ids, emd + 1e7, n_maps, n_missed), step=30)
     for one, other in zip(plain, far, strict=True):
-        assert other.out.error == pytest.approx(one.out.error, rel=1e-6)
+        assert other.outlier.error == pytest.approx(one.outlier.error, rel=1e-6)
 
 
 def test_what_is_not_defined_is_nan_and_warns_of_nothing() -> None:
@@ -176,16 +176,16 @@ def test_what_is_not_defined_is_nan_and_warns_of_nothing() -> None:
     emd[..., 0], n_maps[..., 0] = NAN, 0
     emd[1:, ..., 1], n_maps[1:, ..., 1] = NAN, 0
     row = summed((ids, emd, n_maps, n_missed))[0]
-    assert math.isnan(row.out.mean)
-    assert math.isnan(row.out.pooled)
-    assert row.out.n_images == 0
-    assert row.non.mean == emd[0, 0, 0, 0, 1]
-    assert math.isnan(row.non.error)
-    assert math.isnan(row.non.low)
+    assert math.isnan(row.outlier.mean)
+    assert math.isnan(row.outlier.pooled)
+    assert row.outlier.n_images == 0
+    assert row.other.mean == emd[0, 0, 0, 0, 1]
+    assert math.isnan(row.other.error)
+    assert math.isnan(row.other.low)
     assert math.isnan(row.ratio)
     emd[:] = 0.0
     still = summed((ids, emd, np.ones_like(n_maps), n_missed))[0]
-    assert (still.out.mean, still.out.low, still.out.high) == (0.0, 0.0, 0.0)
+    assert (still.outlier.mean, still.outlier.low, still.outlier.high) == (0.0, 0.0, 0.0)
     assert math.isnan(still.ratio)
     assert math.isnan(still.ratio_low)
 

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vitscope.errors import BackboneError
-from vitscope.scope.outliers import OutlierSettings, outlier_membership, propose_tau
+from vitscope.scope.outliers import outlier_membership, propose_tau
+from vitscope.scope.settings import OutlierSettings
 
 Norms = NDArray[np.float64]
 

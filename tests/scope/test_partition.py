@@ -8,9 +8,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from vitscope.errors import ConfigError
-from vitscope.scope.binned import bin_sample
-from vitscope.scope.otsu import otsu_threshold
+from vitscope.scope.modes import bin_sample
 from vitscope.scope.partition import MAX_BANDWIDTH, Partition, cds_bandwidth, partition_features
+from vitscope.scope.thresholds import otsu_threshold
 
 NAN = float("nan")
 Scores = NDArray[np.float64]
@@ -30,7 +30,7 @@ def assert_split(found: Partition, cds: Scores, *, unscored_low: bool) -> None:
     groups = [set(group.tolist()) for group in (found.low, found.high, found.unscored)]
     assert sum(map(len, groups)) == len(cds)
     assert set.union(*groups) == set(range(len(cds)))
-    labels = found.labels(len(cds))
+    labels = found.group.tolist()
     for feature, value in enumerate(cds):
         if np.isnan(value):
             expected = "low" if unscored_low else "unscored"

@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from tests.scope.toy_dictionary import random_pairs
 
-from vitscope.scope.matching import match_features
 from vitscope.scope.settings import ScopeSettings
-from vitscope.scope.stability import LEAST_FEATURES, agreement, cohens_kappa, spearman, within_run
+from vitscope.scope.stability import (
+    LEAST_FEATURES,
+    agreement,
+    cohens_kappa,
+    match_features,
+    spearman,
+    within_run,
+)
 
 
 def two_modes(n: int, seed: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vitscope.selfcheck import oracle_checks
+from vitscope.selfcheck import checks
 from vitscope.selfcheck import selfcheck as runs
-from vitscope.selfcheck.check import Check
+from vitscope.selfcheck.checks import Check
 from vitscope.selfcheck.selfcheck import SelfcheckReport, run_selfcheck
 from vitscope.store.run_directory import RunDirectory
 
@@ -28,16 +28,22 @@ class HonestRun:
     report: SelfcheckReport
 
     def again(self, scratch: Path, redo: Sequence[str]) -> SelfcheckReport:
-        """Repeat the run in ``scratch``: the stages ``redo`` anew, the rest as it was.
+        """Repeat the run, its copy in ``scratch``: the stages ``redo`` anew, the rest as it was.
 
-        A patch is no setting, and would redo nothing by itself.
+        A patch is no setting, and would redo nothing by itself. A given SAE is known by its path
+        and time: it stays where it is, and so does the run, which is put back afterwards.
         """
         shutil.copytree(self.root, scratch)
-        for stage in redo:
-            RunDirectory(scratch / "oracle").stamp(stage).unlink()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runs, "ORACLE_STAGES", tuple(redo))
-            return selfcheck(self.root / "images", scratch)
+        try:
+            for stage in redo:
+                RunDirectory(self.root / "oracle").stamp(stage).unlink()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(runs, "ORACLE_STAGES", tuple(redo))
+                patch.setattr(runs, "save_sae", lambda *_: None)
+                return selfcheck(self.root / "images", self.root)
+        finally:
+            shutil.rmtree(self.root)
+            shutil.move(scratch, self.root)
 
 
 def selfcheck(images: Path | None, out: Path) -> SelfcheckReport:
@@ -54,7 +60,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HonestRun]:
         patch.setattr(runs, "TOP_IMAGES", TOP_IMAGES)
         patch.setattr(runs, "INSTABILITY_IMAGES", INSTABILITY_IMAGES)
         # simulated from the specification alone, for seconds: once is enough
-        expected = lru_cache(oracle_checks.expected_instability)
-        patch.setattr(oracle_checks, "expected_instability", expected)
+        expected = lru_cache(checks.expected_instability)
+        patch.setattr(checks, "expected_instability", expected)
         root = tmp_path_factory.mktemp("honest")
         yield HonestRun(root, selfcheck(None, root))

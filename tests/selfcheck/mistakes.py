@@ -59,9 +59,9 @@ def _mass_not_normalised(patch: MonkeyPatch) -> None:
 def _exemplars_shuffled(patch: MonkeyPatch) -> None:
     honest_merge = evaluate._merge
 
-    def merge(context: Any, *arguments: Any) -> Any:
-        top, *others = honest_merge(context, *arguments)
-        n = len(context.eval_refs())
+    def merge(job: Any, *arguments: Any) -> Any:
+        top, *others = honest_merge(job, *arguments)
+        n = len(job.eval_refs)
         image = torch.where(top.image >= 0, (top.image + 1) % n, top.image)
         top = TopImages.of(top.activation, image)
         return top, *others
@@ -188,7 +188,7 @@ MISTAKES = [
         "D̄_non under «key», patches",
     ),
     mistake(
-        "D_grid of the view everywhere", _diameter_of_the_whole_grid, "partition instability",
+        "D_grid of the view everywhere", _diameter_of_the_whole_grid, "score partition instability",
         "D_grid, patches", "mean CDS, global", "mean CDS, border", "relocation null, global",
     ),
     mistake(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitscope.selfcheck.check import Check, at_least, at_most, failures, reported, within
+from vitscope.selfcheck.checks import Check, at_least, at_most, failures, reported, within
 from vitscope.selfcheck.selfcheck import SelfcheckReport
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)

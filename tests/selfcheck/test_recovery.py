@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.planted.spec import Kind
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.selfcheck.check import Check
-from vitscope.selfcheck.oracle import oracle_sae
-from vitscope.selfcheck.trained_checks import (
+from vitscope.selfcheck.checks import (
     MATCHED_COSINE,
+    Check,
     Recovery,
     check_recovery,
     match_atoms,
     ordered_concordance,
 )
+from vitscope.selfcheck.truth import oracle_sae
 
 BACKBONE = PlantedBackbone()
 N_ATOMS = BACKBONE.spec.n_atoms

@@ -10,9 +10,8 @@ from tests.selfcheck.broken_pipeline import HonestRun, by_name
 from tests.selfcheck.mistakes import MISTAKES, Mistake
 
 from vitscope.backbones.planted.planted import PlantedBackbone
-from vitscope.selfcheck.check import failures
-from vitscope.selfcheck.oracle_checks import OracleRun, check_oracle
-from vitscope.selfcheck.selfcheck import SHIFT, run_selfcheck
+from vitscope.selfcheck.checks import OracleRun, check_oracle, failures
+from vitscope.selfcheck.selfcheck import run_selfcheck
 
 
 def test_an_honest_pipeline_passes(honest: HonestRun) -> None:
@@ -54,7 +53,7 @@ def test_a_broken_pipeline_is_red(
 def test_scores_and_figures_that_are_not_numbers_are_red(
     honest: HonestRun, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
-    found = OracleRun.read(honest.root / "oracle", PlantedBackbone(), SHIFT)
+    found = OracleRun.read(honest.root / "oracle", PlantedBackbone())
     nowhere = np.full(len(found.features["cds"]), np.nan)
     checks = {
         c.name: c for c in check_oracle(replace(found, features={**found.features, "cds": nowhere}))

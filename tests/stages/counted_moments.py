@@ -71,15 +71,12 @@ class Moments:
         return watched
 
     def _watch_stages(self) -> None:
-        from dataclasses import replace
+        from vitscope.stages import stage as stages
 
-        from vitscope import pipeline
+        honest = stages.run_unless_fresh
 
-        def watched(stage: Any) -> Any:
-            def run(context: Any) -> Any:
-                self.begin(stage.name)
-                return stage.run(context)
+        def run_unless_fresh(stage: Any, job: Any) -> Any:
+            self.begin(stage.name)
+            return honest(stage, job)
 
-            return replace(stage, run=run)
-
-        setattr(pipeline, "STAGES", tuple(map(watched, pipeline.STAGES)))  # noqa: B010
+        setattr(stages, "run_unless_fresh", run_unless_fresh)  # noqa: B010

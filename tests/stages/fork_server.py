@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 WANTED = (
-    "vitscope.cli",
+    "vitscope.cli.main",
     "vitscope.pipeline",
-    "vitscope.emd.batch",
+    "vitscope.transport.batch",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "ot",

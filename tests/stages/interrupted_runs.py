@@ -20,7 +20,6 @@ LABELS = {
     "extract": "extracting",
     "train": "train SAE",
     "sweep": "train 2 SAEs",
-    "report": "gallery",
 }
 """What progress is called where it is not the stage's own name."""
 
@@ -76,12 +75,14 @@ def run_jobs(
 
 
 def use_small_chunks() -> None:
-    from vitscope.probes import checkpoint, features
-    from vitscope.stages import chunked, zeroshot
+    from vitscope.probes import features
+    from vitscope.probes import training as checkpoint
+    from vitscope.stages import passes as chunked
+    from vitscope.stages import zeroshot
     from vitscope.tokens import extraction as extract
 
-    chunked.CHUNK_IMAGES = extract.SHARD_IMAGES = zeroshot.CHUNK_IMAGES = SMALL_CHUNK
-    features.SMALLEST_CHUNK = features.LARGEST_CHUNK = SMALL_CHUNK
+    chunked.CHUNK_IMAGES = extract.SHARD_IMAGES = zeroshot.PREDICTED_CHUNK = SMALL_CHUNK
+    features.SMALLEST_SHARD = features.LARGEST_SHARD = SMALL_CHUNK
     checkpoint.SAVE_EVERY_S = 0.0
 
 
@@ -95,9 +96,10 @@ def _interrupt(job: Job) -> None:
 def arm(job: Job) -> None:
     """Make the chosen moment send the signal."""
     from vitscope.progress import Tracker
-    from vitscope.stages import partition
+    from vitscope.report import stage as report
+    from vitscope.stages import backbone, partition
 
-    honest_advance, honest_read = Tracker.advance, partition.read_scores
+    honest_advance, honest_read = Tracker.advance, partition.feature_scores
     advances = 0
 
     def advance(tracker: Tracker, n: int = 1) -> None:
@@ -108,13 +110,29 @@ def arm(job: Job) -> None:
                 _interrupt(job)
         honest_advance(tracker, n)
 
-    def read_scores(context: Any) -> Any:
+    def feature_scores(job_at_work: Any) -> Any:
         if job.stage == "partition":  # too short for a progress bar
             _interrupt(job)
-        return honest_read(context)
+        return honest_read(job_at_work)
 
+    honest_description = backbone.describe_backbone
+
+    def describe_backbone(model: Any) -> Any:
+        if job.stage == "backbone":  # likewise
+            _interrupt(job)
+        return honest_description(model)
+
+    setattr(backbone, "describe_backbone", describe_backbone)  # noqa: B010
+    honest_render = report.render_report
+
+    def render_report(*arguments: Any) -> str:
+        if job.stage == "report":  # likewise
+            _interrupt(job)
+        return honest_render(*arguments)
+
+    setattr(report, "render_report", render_report)  # noqa: B010
     setattr(Tracker, "advance", advance)  # noqa: B010
-    partition.read_scores = read_scores
+    partition.feature_scores = feature_scores
 
 
 def _record_skips(record: Path) -> None:
@@ -159,14 +177,14 @@ def run_child(
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     code = 1
     try:
-        from vitscope import cli
+        from vitscope.cli import main
 
         _record_skips(skips)
         if job.stage is not None:
             arm(job)
         before()
         sys.argv = ["vitscope", *job.arguments]
-        cli.main()
+        main.main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -8,11 +8,11 @@ import pytest
 
 from vitscope.embedded.files import shipped_sae
 from vitscope.pipeline import STAGES, run_study
-from vitscope.stages import chunked
+from vitscope.stages import passes as chunked
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study
 
-BEFORE = [stage.name for stage in STAGES if stage.name not in ("extract", "report")][:-2]
+BEFORE = [name for name in STAGES if name not in ("extract", "report")][:-2]
 """What must have run before the probes, and all else but the report."""
 
 

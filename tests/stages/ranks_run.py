@@ -18,7 +18,7 @@ def main() -> None:
         arm(Job([], "train", "SIGKILL", int(os.environ["KILLED_AT"])))
     if os.environ.get("FAILING_RANK") == os.environ["RANK"]:
         fail_in_training()
-    from vitscope.cli import main as command_line
+    from vitscope.cli.main import main as command_line
 
     command_line()
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from vitscope.images.sources import ImageRef
 from vitscope.pipeline import run_study
-from vitscope.scope.instability import SHAPE
+from vitscope.scope.instability import INSTABILITY_SHAPE
 from vitscope.scope.views import Overlap
-from vitscope.stages import chunked, instability, instability_table
-from vitscope.stages.instability_table import write_parts
+from vitscope.stages import instability, passes
+from vitscope.stages.instability import write_and_sum
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import dump_study
 
@@ -74,14 +74,14 @@ def test_a_killed_run_ends_as_one_left_alone(killed: tuple[Path, list[Ended]]) -
     found = run_contents(RunDirectory(base / "run"))
     expected = run_contents(RunDirectory(base / "alone"))
     assert found.keys() == expected.keys(), "no part and no half-written table is left over"
-    for name in ("outliers.parquet", "tables/instability.json"):
+    for name in ("outliers.parquet", "stages/instability.json: result"):
         assert found[name] == expected[name], name
 
 
 def synthetic_parts(n_images: int, n_shifts: int) -> Iterator[dict[str, Tensor]]:
     random = np.random.default_rng(0)
     for _ in range(0, n_images, 64):
-        shape = (64, n_shifts, *SHAPE)
+        shape = (64, n_shifts, *INSTABILITY_SHAPE)
         yield {
             "emd": torch.from_numpy(random.random(shape)),
             "n_maps": torch.from_numpy(random.integers(1, 99, shape)),
@@ -97,11 +97,13 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         refs = [ImageRef(f"{i}.jpg", tmp_path / f"{i}.jpg", None) for i in range(n_images)]
         parts, path = synthetic_parts(n_images, len(overlaps)), tmp_path / f"{n_images}.parquet"
         tracemalloc.start()
-        rows = write_parts(path, refs, parts, overlaps, {}, seed=0)
+        rows = write_and_sum(path, refs, parts, overlaps, {}, seed=0)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert rows[0].out.n_images == n_images
-        assert len(pd.read_parquet(path, columns=["shift"])) == n_images * 6 * np.prod(SHAPE)
+        assert rows[0].outlier.n_images == n_images
+        assert len(pd.read_parquet(path, columns=["shift"])) == n_images * 6 * np.prod(
+            INSTABILITY_SHAPE
+        )
         return found
 
     peak(64)  # what is imported or cached on first use
@@ -113,7 +115,7 @@ def test_parts_go_through_one_by_one(
 ) -> None:
     """The stage hands on a part before the next one is computed."""
     events: list[str] = []
-    compare, columns = instability._compare_chunk, instability_table._columns
+    compare, columns = instability._compare_chunk, instability._columns
 
     def compared(*arguments: Any) -> Any:
         events.append("compute")
@@ -123,9 +125,9 @@ def test_parts_go_through_one_by_one(
         events.append("write")
         return columns(*arguments)
 
-    monkeypatch.setattr(chunked, "CHUNK_IMAGES", 4)
+    monkeypatch.setattr(passes, "CHUNK_IMAGES", 4)
     monkeypatch.setattr(instability, "_compare_chunk", compared)
-    monkeypatch.setattr(instability_table, "_columns", written)
+    monkeypatch.setattr(instability, "_columns", written)
     again(copied_shifts, small_study(shifted_pictures, outliers={"tokens_per_image": 4}))
     assert events == ["compute", "write"] * 3
     assert run_contents(copied_shifts)

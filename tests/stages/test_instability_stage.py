@@ -1,7 +1,7 @@
 """Stage «instability» on pictures: several shifts at once, and what it writes."""
 
 import itertools
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.planted.planted import PlantedBackbone, WrittenAttention
 from vitscope.errors import ConfigError
-from vitscope.scope.instability import MEMBERSHIPS, READINGS
+from vitscope.run import Run
+from vitscope.scope.instability import ATTENTION_READINGS, COMPARED_GROUPS, MEMBERSHIPS
 from vitscope.scope.views import Overlap
 from vitscope.stages import instability
-from vitscope.stages.instability_table import TOKENS, read_instability
 from vitscope.store.run_directory import RunDirectory
 
 KEYS = ["shift", "reading", "membership", "tokens"]
@@ -38,7 +38,7 @@ def test_every_shift_is_what_a_study_of_that_shift_finds(
 
 def test_the_table_is_long_and_whole(several: RunDirectory) -> None:
     table = table_of(several)
-    expected = set(itertools.product(SHIFTS, READINGS, MEMBERSHIPS, TOKENS))
+    expected = set(itertools.product(SHIFTS, ATTENTION_READINGS, MEMBERSHIPS, COMPARED_GROUPS))
     for _, rows in table.groupby("image_id"):
         assert set(map(tuple, rows[KEYS].to_numpy())) == expected
         assert len(rows) == len(expected)
@@ -53,7 +53,7 @@ def test_the_table_is_long_and_whole(several: RunDirectory) -> None:
 
 
 def test_the_summary_is_what_duckdb_makes_of_the_table(several: RunDirectory) -> None:
-    found = read_instability(several.table("instability"))
+    found = Run(several.root).instability
     query = f"""
         select {", ".join(KEYS)}, avg(emd), stddev_samp(emd) / sqrt(count(*)), count(*),
                sum(n_maps), sum(n_missed), sum(emd * n_maps) / sum(n_maps)
@@ -62,7 +62,7 @@ def test_the_summary_is_what_duckdb_makes_of_the_table(several: RunDirectory) ->
     with duckdb.connect() as connection:
         rows = {row[:4]: row[4:] for row in connection.sql(query).fetchall()}
     for row in found.rows:
-        for name, group in (("outlier", row.out), ("other", row.non)):
+        for name, group in (("outlier", row.outlier), ("other", row.other)):
             mean, error, n_images, n_maps, n_missed, pooled = rows[
                 row.shift, row.reading, row.membership, name
             ]
@@ -70,12 +70,12 @@ def test_the_summary_is_what_duckdb_makes_of_the_table(several: RunDirectory) ->
             counts = group.n_images, group.n_maps, group.n_missed
             assert counts == (n_images, n_maps, n_missed)
             assert group.low < group.mean < group.high or group.low == group.high == group.mean
-    assert len(found.rows) == len(SHIFTS) * len(READINGS) * len(MEMBERSHIPS)
+    assert len(found.rows) == len(SHIFTS) * len(ATTENTION_READINGS) * len(MEMBERSHIPS)
     assert found.n_images == 12
     assert found.diameter == Overlap(14, 1).diameter
 
 
-def test_the_json_shows_the_studys_own_shift_and_membership_first(
+def test_the_result_knows_the_studys_own_shift_and_membership(
     several: RunDirectory, copied_shifts: RunDirectory, shifted_pictures: Path
 ) -> None:
     for run, membership in ((several, "either"), (copied_shifts, "both")):
@@ -83,13 +83,15 @@ def test_the_json_shows_the_studys_own_shift_and_membership_first(
             again(
                 copied_shifts, shifted_study(shifted_pictures, outliers={"membership": membership})
             )
-        table = json.loads(run.table("instability").read_text())
-        own = [r for r in table["rows"] if (r["shift"], r["membership"]) == (1, membership)]
-        assert list(table["readings"].values()) == own
-        assert list(table["readings"]) == list(READINGS)
-        stamp = json.loads(run.stamp("instability").read_text())
-        shown = [row for row in table["rows"] if row["membership"] == membership]
-        assert stamp["summary"]["shifts"] == shown
+        found = Run(run.root).instability
+        own = [r for r in found.rows if (r.shift, r.membership) == (1, membership)]
+        assert list(found.own) == own
+        assert [row.reading for row in own] == list(ATTENTION_READINGS)
+        assert {row.membership for row in found.shown} == {membership}
+        assert len(found.shown) == len(SHIFTS) * len(ATTENTION_READINGS)
+        assert found.chosen == own[0]
+        last = replace(found, reading="key")
+        assert (last.chosen, last.own[1:]) == (own[-1], tuple(own[:-1]))
 
 
 def test_received_is_the_same_under_every_membership(several: RunDirectory) -> None:

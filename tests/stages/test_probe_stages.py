@@ -1,6 +1,5 @@
 """Probes and zero-shot within a run: what they leave, what is redone, and killed runs."""
 
-import json
 import shutil
 import signal
 from pathlib import Path
@@ -14,13 +13,13 @@ from tests.stages.run_contents import run_contents
 
 from vitscope.errors import ConfigError, ImageSetError
 from vitscope.pipeline import run_study
-from vitscope.probes.cache import read_cache
-from vitscope.probes.labelled import LabelledScenes
-from vitscope.removal.contribution import active_entries
-from vitscope.removal.statistics import ContributionSums
+from vitscope.probes.features import FeatureCache
+from vitscope.probes.labelled_images import LabelledScenes
+from vitscope.run import Run
+from vitscope.sae.quality import FeatureActivity
 from vitscope.sae.storage import load_saved_sae
+from vitscope.stages.probe import ProbesResult
 from vitscope.stages.probe_plan import plan_lines, plan_notes, plan_probes
-from vitscope.stages.removal_tables import read_removal
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_metadata, read_table
 from vitscope.study import Study, dump_study
@@ -28,62 +27,63 @@ from vitscope.study import Study, dump_study
 TASKS = ("classification", "segmentation", "depth")
 
 
-def table(run: RunDirectory, name: str) -> Any:
-    return json.loads(run.table(name).read_text())
+def probes_of(run: RunDirectory) -> ProbesResult:
+    return Run(run.root).probes
 
 
 def test_groups_are_those_of_the_partition_and_controls_match_them(probed: RunDirectory) -> None:
-    found, features = table(probed, "probes"), read_table(probed.features)
+    found, features = probes_of(probed).removed, read_table(probed.features)
     energy, rate = features["energy"], features["rate"]
-    groups = {row["variant"]: row for row in found["groups"]}
+    groups = {row.variant: row for row in found.groups}
     for of in ("high", "low"):
         mask = features["group"] == of
         row = groups[f"{of}-removed"]
-        assert row["n_features"] == mask.sum() > 0
-        assert row["energy_share"] == pytest.approx(energy[mask].sum() / energy.sum())
-        assert row["rate_share"] == pytest.approx(rate[mask].sum() / rate.sum())
-    drawn = {row["variant"]: row for row in found["controls"]}
+        assert row.n_features == mask.sum() > 0
+        assert row.energy_share == pytest.approx(energy[mask].sum() / energy.sum())
+        assert row.rate_share == pytest.approx(rate[mask].sum() / rate.sum())
+    drawn = {row.variant: row for row in found.controls}
     assert set(drawn) == {"random-high-0", "random-low-0"}
     for name, row in drawn.items():
-        assert (name in groups) is row["is_matched"]
-        if row["is_matched"]:
-            own = groups[f"{row['of']}-removed"]
-            assert groups[name]["energy_share"] == pytest.approx(own["energy_share"], rel=0.2)
+        assert (name in groups) is row.is_matched
+        if row.is_matched:
+            own = groups[f"{row.of}-removed"]
+            assert groups[name].energy_share == pytest.approx(own.energy_share, rel=0.2)
         else:
-            assert row["message"].startswith("no matched control exists")
-    assert any(row["is_matched"] for row in drawn.values()), "one kind of control is tested"
-    assert not all(row["is_matched"] for row in drawn.values()), "and so is its absence"
+            assert row.message.startswith("no matched control exists")
+    assert any(row.is_matched for row in drawn.values()), "one kind of control is tested"
+    assert not all(row.is_matched for row in drawn.values()), "and so is its absence"
     np.testing.assert_allclose(rate, features["density"])
 
 
 def test_every_head_has_its_row_and_the_summary_follows_from_them(probed: RunDirectory) -> None:
-    rows, found = read_table(probed.root / "probes.parquet"), table(probed, "probes")
-    variants = ["original", *(row["variant"] for row in found["groups"])]
+    rows, found = read_table(probed.root / "probes.parquet"), probes_of(probed)
+    variants = ["original", *(row.variant for row in found.removed.groups)]
     assert len(rows["value"]) == 3 * len(variants) * 2
-    assert [task["task"] for task in found["tasks"]] == list(TASKS)
-    for task in found["tasks"]:
-        assert [one["variant"] for one in task["variants"]] == variants
-        for one in task["variants"]:
-            mine = (rows["task"] == task["task"]) & (rows["variant"] == one["variant"])
-            best = np.max if task["higher_is_better"] else np.min
-            assert one["mean"] == pytest.approx(best(rows["value"][mine & ~rows["diverged"]]))
-    assert found["fingerprint"] == read_metadata(probed.root / "probes.parquet")["fingerprint"]
+    assert [task.task for task in found.tasks] == list(TASKS)
+    for task in found.tasks:
+        assert [one.variant for one in task.variants] == variants
+        for one in task.variants:
+            mine = (rows["task"] == task.task) & (rows["variant"] == one.variant)
+            best = np.max if task.higher_is_better else np.min
+            assert one.mean == pytest.approx(best(rows["value"][mine & ~rows["diverged"]]))
+    stamp = Run(probed.root).stamp("probe")
+    assert stamp.fingerprint == read_metadata(probed.root / "probes.parquet")["fingerprint"]
 
 
 def test_predictions_of_every_image_add_up_to_the_summary(probed: RunDirectory) -> None:
-    rows, found = read_table(probed.root / "predictions.parquet"), table(probed, "zeroshot")
+    rows, found = read_table(probed.root / "predictions.parquet"), Run(probed.root).zeroshot
     images = LabelledScenes("classification", 0, 20, seed=4, side=88)
     original = rows["predicted"][rows["variant"] == "original"]
-    for one in found["variants"]:
-        mine = rows["variant"] == one["variant"]
+    for one in found.variants:
+        mine = rows["variant"] == one.variant
         assert list(rows["image_id"][mine]) == list(images.ids)
         right = rows["predicted"][mine] == rows["label"][mine]
-        assert one["top1"] == pytest.approx(right.mean())
-        assert one["flips"] == (rows["predicted"][mine] != original).sum()
-    assert found["variants"][0]["top1"] > 0.8, "scenes-vit knows its places by their names"
-    flips = read_table(probed.columns("flips"))
-    for one in found["variants"]:
-        assert flips["n_flips"][flips["variant"] == one["variant"]].sum() == one["flips"]
+        assert one.top1 == pytest.approx(right.mean())
+        assert one.flips == (rows["predicted"][mine] != original).sum()
+    assert found.variants[0].top1 > 0.8, "scenes-vit knows its places by their names"
+    flips = read_table(probed.table("flips"))
+    for one in found.variants:
+        assert flips["n_flips"][flips["variant"] == one.variant].sum() == one.flips
 
 
 def test_energy_is_summed_over_all_tokens_in_parts(probed: RunDirectory) -> None:
@@ -91,7 +91,7 @@ def test_energy_is_summed_over_all_tokens_in_parts(probed: RunDirectory) -> None
 
     backbone, sae = vs.load_backbone("scenes-vit"), load_saved_sae(probed.sae)
     images = LabelledScenes("classification", 0, 24, seed=1, side=88)
-    sums = ContributionSums(sae.n_features)
+    sums = FeatureActivity(sae.n_features)
     from torch import stack
 
     from vitscope.images.loading import to_square
@@ -100,9 +100,10 @@ def test_energy_is_summed_over_all_tokens_in_parts(probed: RunDirectory) -> None
     pixels = stack(
         [to_square(images.load(i)[0], backbone.site.resolution, share) for i in range(24)]
     )
-    sums.update(active_entries(sae.encode(backbone.tokens(pixels).patch.flatten(0, 1))))
+    tokens = backbone.tokens(pixels).patch.flatten(0, 1)
+    sums.update(sae.encode(tokens), tokens[:, 0] > 0)
     energy = read_table(probed.features)["energy"]
-    np.testing.assert_allclose(energy, sums.energy(sae).numpy(), rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(energy, sums.energy(sae.w_dec).numpy(), rtol=1e-3, atol=1e-9)
 
 
 def test_the_page_has_the_section_and_nothing_is_done_twice(
@@ -127,7 +128,6 @@ def test_the_page_has_the_section_and_nothing_is_done_twice(
     assert "What each kind of feature does" not in copy.report.read_text(encoding="utf-8")
     alone = run_study(without, copy.root, only=["report"])
     assert alone["report"].skipped, "what stands of another study is not in the way"
-    assert read_removal(copy, ()) is None
 
 
 def test_features_are_kept_where_that_is_asked_and_serve_another_schedule(
@@ -138,8 +138,8 @@ def test_features_are_kept_where_that_is_asked_and_serve_another_schedule(
     run_study(probe_study(**one_task), copy.root, only=["probe"])
     kept = {"classification-train", "classification-val", "depth-train", "depth-val"}
     assert {path.name for path in copy.probe_features.iterdir()} == kept
-    cache = read_cache(copy.probe_features / "classification-train")
-    assert len(cache) == 24 and "high-removed" in cache.plan.arrays
+    cache = FeatureCache.open(copy.probe_features / "classification-train")
+    assert len(cache) == 24 and "high-removed" in cache.shards[0]
     assert not copy.parts("probe").exists()
 
     def refuse(*_: Any) -> Any:
@@ -158,15 +158,15 @@ def test_what_probes_take_is_told_and_nothing_is_written(
 ) -> None:
     study = probe_study()
     plan = plan_probes(study, probed.root)
-    variants = 1 + len(table(probed, "probes")["groups"])
+    variants = 1 + len(probes_of(probed).removed.groups)
     assert [one.name for one in plan.tasks] == list(TASKS) and plan.assumed == ""
-    assert all(one.n_variants == variants for one in (*plan.tasks, plan.imagenet))
+    assert all(one.n_variants == variants for one in plan.tasks)
     assert plan.tasks[0].cache_bytes == 34 * (variants * 128 * 2 + 8)
     early = plan_probes(study, tmp_path / "later")
     assert early.tasks[0].n_variants == 5 and "as if every control matched" in early.assumed
     assert not (tmp_path / "later").exists()
     headings, rows = plan_lines(early)
-    assert all(len(row) == len(headings) for row in rows) and rows[-1][0] == "ImageNet-1K"
+    assert all(len(row) == len(headings) for row in rows)
     assert early.assumed in plan_notes(early)
 
 
@@ -205,7 +205,7 @@ def test_a_run_killed_in_every_part_ends_as_one_left_alone(
     def killed_in(label: str, after: int) -> Job:
         return Job(command("killed"), label, "SIGKILL", after, watch=str(tmp_path / "killed"))
 
-    variants = 1 + len(table(before_tables(before, tmp_path), "probes")["groups"])
+    variants = 1 + len(probes_of(before_tables(before, tmp_path)).removed.groups)
     heads = f"{2 * variants} heads"
     jobs = [
         Job(command("alone")),
@@ -222,7 +222,7 @@ def test_a_run_killed_in_every_part_ends_as_one_left_alone(
     for job in (features, trained, depth, zero_shot):
         assert job.code == -signal.SIGKILL, job.err
     assert trained.skipped["features for classification"] >= SMALL_CHUNK
-    assert "parts/probe/classification-train.training" in trained.files
+    assert "parts/probe/classification.training" in trained.files
     assert depth.skipped[heads] > 0, "heads go on from their checkpoint"
     assert {f"parts/probe/{task}.json" for task in TASKS[:2]} <= depth.files.keys()
     assert "features for classification" not in zero_shot.skipped, "a finished task stands"

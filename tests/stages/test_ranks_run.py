@@ -17,7 +17,7 @@ from tests.stages.small_study import small_study
 from vitscope.pipeline import run_study
 from vitscope.sae.storage import load_saved_sae
 from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import read_stamp
+from vitscope.store.stamp import read_stamp
 from vitscope.store.tables import read_table
 from vitscope.study import dump_study
 
@@ -91,7 +91,7 @@ def test_a_killed_rank_costs_what_came_after_the_checkpoint(
     assert done.returncode == 0, done.stderr
     stamp = read_stamp(RunDirectory(out), "train")
     assert stamp is not None
-    assert stamp.summary["steps"] == 60
+    assert stamp.result["training"]["n_steps"] == 60
     alone = tmp_path / "alone"
     run_study(streamed, alone, only=["images", "extract", "train"])
     assert_same_training(RunDirectory(out), RunDirectory(alone))

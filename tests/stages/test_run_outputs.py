@@ -14,10 +14,9 @@ from safetensors import safe_open
 from tests.stages.small_study import N_IMAGES, small_study
 
 import vitscope as vs
-from vitscope.pipeline import STAGES, chosen_stages, run_study
+from vitscope.pipeline import chosen_stages, run_study
 from vitscope.sae.storage import load_saved_sae
 from vitscope.scope.views import Overlap
-from vitscope.stages.purposes import PURPOSES
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_metadata
 
@@ -31,10 +30,11 @@ TABLES = {
     "images/train.parquet": N_IMAGES,
     "tables/activity.parquet": N_FEATURES,
     "tables/awcds.parquet": 10,
+    "tables/gallery.parquet": None,
+    "tables/token_maps.parquet": 4 * 14 * 14,
     "tables/norm_histogram.parquet": 200,
     "tables/reconstruction_left_out.parquet": 1,
 }
-SUMMARIES = ["outliers", "reconstruction", "partition", "stability", "instability"]
 
 
 def frame(run: RunDirectory, name: str) -> Any:  # pandas ships no types for what is done here
@@ -57,7 +57,6 @@ def test_tables_open_in_duckdb_and_pandas_alike(
 def test_nothing_else_lies_in_the_run(finished: RunDirectory) -> None:
     expected = {
         *TABLES,
-        *(f"tables/{name}.json" for name in SUMMARIES),
         *(f"stages/{stage.name}.json" for stage in chosen_stages(small_study(Path()))),
         *("study.toml", "skipped.csv", "metrics.jsonl", "report.html", ".lock"),
         *("sae/sae.json", "sae/sae.safetensors"),
@@ -67,7 +66,7 @@ def test_nothing_else_lies_in_the_run(finished: RunDirectory) -> None:
     assert found == expected
 
 
-def test_every_stage_names_its_outputs_and_its_purpose(finished: RunDirectory) -> None:
+def test_every_stage_names_its_outputs(finished: RunDirectory) -> None:
     outputs: set[str] = set()
     for stage in chosen_stages(small_study(Path())):
         stamp = json.loads(finished.stamp(stage.name).read_text())
@@ -76,7 +75,6 @@ def test_every_stage_names_its_outputs_and_its_purpose(finished: RunDirectory) -
         assert not outputs & set(stamp["outputs"]), "two stages write one file"
         outputs |= set(stamp["outputs"])
     assert set(TABLES) | {"report.html", "skipped.csv", "sae/sae.json"} <= outputs
-    assert list(PURPOSES) == [stage.name for stage in STAGES]
 
 
 def test_tables_say_what_they_were_made_from(finished: RunDirectory) -> None:
@@ -97,8 +95,9 @@ def test_features_agree_with_their_pairs(finished: RunDirectory) -> None:
     counts = seen.groupby("feature").size().reindex(range(N_FEATURES), fill_value=0)
     np.testing.assert_array_equal(features["n_pairs"], counts)
     groups = features["group"].value_counts().to_dict()
-    table = json.loads(finished.table("partition").read_text())
-    assert groups == {name: table[name] for name in ("low", "high", "unscored") if table[name]}
+    found = vs.open_run(finished.root).partition
+    sizes = {name: found.group(name).size for name in ("low", "high", "unscored")}
+    assert groups == {name: size for name, size in sizes.items() if size}
     keys = ["feature", "rank", "image", "image_id"]
     assert set(map(tuple, pairs[keys].to_numpy())) == set(map(tuple, exemplars[keys].to_numpy()))
     assert exemplars.groupby("feature").size().max() == 4
@@ -147,25 +146,23 @@ def test_unlocked_and_without_leftovers(finished: RunDirectory) -> None:
     assert not list(finished.root.rglob("*.vitscope.tmp"))
 
 
-def test_score_in_memory_agrees_with_the_stages(finished: RunDirectory, pictures: Path) -> None:
-    scores = vs.score(
+def test_a_score_of_objects_is_that_of_a_study(finished: RunDirectory, pictures: Path) -> None:
+    scored = vs.score(
         vs.load_backbone("planted"),
         vs.load_sae(finished.sae),
         vs.ImageFolder(pictures),
-        top_images=4,
-        null_draws=1,
+        scope={"top_images": 4, "null_draws": 1},
+        outliers={"images": 12},
         seed=3,
     )
-    features, pairs = frame(finished, "features.parquet"), frame(finished, "pairs.parquet")
-    np.testing.assert_allclose(scores.cds, features["cds"], atol=1e-6)
-    np.testing.assert_allclose(scores.cds_se, features["cds_se"], atol=1e-6)
-    np.testing.assert_allclose(scores.features.null, features["null"], atol=1e-6)
-    np.testing.assert_array_equal(scores.n_pairs, features["n_pairs"])
-    np.testing.assert_array_equal(scores.pairs.image, pairs["image"])
-    groups = scores.partition()
-    np.testing.assert_array_equal(
-        groups.labels(N_FEATURES), features["group"], "the two ways split the dictionary alike"
-    )
+    folder = scored.root
+    for name in ("features.parquet", "pairs.parquet"):
+        one, other = frame(finished, name), frame(RunDirectory(folder), name)
+        pd.testing.assert_frame_equal(one, other, obj=name)
+    assert scored.partition.gamma == vs.open_run(finished.root).partition.gamma
+    assert scored.figure("cds").axes
+    del scored
+    assert not folder.exists(), "it lives as long as the run that is returned"
 
 
 def test_a_given_sae_scores_as_it_did(

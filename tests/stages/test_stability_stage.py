@@ -8,13 +8,13 @@ from tests.stages.small_study import small_study
 
 from vitscope.errors import ArtifactError
 from vitscope.pipeline import run_study
-from vitscope.stages.stability import read_stability
+from vitscope.run import Run
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_table
 
 
 def test_a_run_compares_its_own_choices(finished: RunDirectory) -> None:
-    rows = read_stability(finished)
+    rows = Run(finished.root).stability.rows
     assert [row.change.split()[0] for row in rows] == ["2", "1", "exemplars", "a", "a", "divided"]
     scored = int(np.isfinite(read_table(finished.features)["cds"]).sum())
     assert max(row.n for row in rows) == scored
@@ -30,7 +30,7 @@ def test_another_shift_and_another_sae_are_compared_by_feature(
     run_study(small_study(pictures, seed=4), tmp_path / "reseeded")
     against = [tmp_path / "shifted", tmp_path / "reseeded", copied.root]
     run_study(small_study(pictures, stability={"against": against}), copied.root)
-    shifted, reseeded, itself = read_stability(copied)[-3:]
+    shifted, reseeded, itself = Run(copied.root).stability.rows[-3:]
     assert shifted.change == "shifted: shift 1 → 2"
     assert shifted.spearman < 1
     assert reseeded.change.startswith("reseeded: seed 3 → 4 (another SAE: ")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vitscope.embedded.files import shipped_sae
 from vitscope.errors import ConfigError, SaeError
-from vitscope.study import Study, dump_study, load_study, resolve_paths, study_for_sae
+from vitscope.study import Study, dump_study, load_study, resolve_paths, study_of
 
 WHOLE = """
 name = "a \\"quoted\\" näme"
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
 def test_what_is_no_text_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.toml does not exist; give the path of a"):
         load_study(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match=r"is a folder; give the path of a study file"):
+    with pytest.raises(ConfigError, match=r"is a folder without study\.toml; give the path"):
         load_study(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary.toml is not a TOML file"):
@@ -149,7 +149,7 @@ def test_a_study_from_options_starts_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = study_for_sae("planted", Path("saes/mine"), Path("photos"), {})
+    study = study_of("planted", Path("photos"), sae=Path("saes/mine"))
     assert study.sae.path == tmp_path / "saes/mine"
     assert study.images.train == tmp_path / "photos"
     assert study.name == "planted-saes-mine"

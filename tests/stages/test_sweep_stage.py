@@ -1,6 +1,7 @@
 """``train --sweep``, ``compare`` and streamed training, on the small study."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +12,28 @@ from tests.stages.interrupted_runs import Job, run_jobs
 from tests.stages.run_contents import run_contents
 from tests.stages.small_study import small_study
 
+from vitscope.compare import compare_saes, comparison_lines, match_all
 from vitscope.errors import ConfigError, SaeError
-from vitscope.pipeline import run_study
+from vitscope.pipeline import run_stages, run_study, stage_named
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import load_saved_sae, save_sae
-from vitscope.stages.compare import compare_saes, comparison_lines, match_all
-from vitscope.stages.context import StageOutcome
-from vitscope.stages.sweep import sweep_lines, sweep_points, sweep_study
-from vitscope.store.atomic import read_json
+from vitscope.stages.stage import Outcome
+from vitscope.stages.sweep import SweepRow, sweep_lines, sweep_points
 from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import read_stamp
+from vitscope.store.stamp import read_stamp
 from vitscope.store.tables import read_table
-from vitscope.study import dump_study
+from vitscope.study import Study, dump_study
+
+STAGES = ("images", "extract", "sweep")
+
+
+def swept(
+    study: Study, out: Path, on_stage: Callable[[Outcome], None] | None = None
+) -> tuple[SweepRow, ...]:
+    stages = [stage_named(name) for name in STAGES[:-1]]
+    stages.append(stage_named("sweep", "vitscope.stages.sweep"))
+    return run_stages(stages, study, out, STAGES, on_stage)["sweep"].result.rows
+
 
 SWEEP = {"seed": [0, 1], "k": [2, 3], "method": ["batch-topk", "topk"]}
 
@@ -31,24 +42,23 @@ def test_a_sweep_trains_every_combination_and_tells(pictures: Path, tmp_path: Pa
     study = small_study(pictures, sae={"sweep": SWEEP, "steps": 20})
     ended: list[tuple[str, bool]] = []
 
-    def note(name: str, outcome: StageOutcome) -> None:
-        ended.append((name, outcome.skipped))
+    def note(outcome: Outcome) -> None:
+        ended.append((outcome.stage.name, outcome.skipped))
 
-    rows = sweep_study(study, tmp_path, on_stage=note)
-    assert [row["name"] for row in rows][:3] == [
+    rows = swept(study, tmp_path, note)
+    assert [row.name for row in rows][:3] == [
         "seed0-k2-batch-topk", "seed0-k2-topk", "seed0-k3-batch-topk",
     ]  # fmt: skip
     assert len(rows) == 8
     run = RunDirectory(tmp_path)
-    assert read_json(run.table("sweep"))["rows"] == rows
     for row in rows:
-        sae = load_saved_sae(tmp_path / "sweep" / row["name"])
-        assert (sae.k, sae.info["seed"]) == (row["k"], row["seed"])
+        sae = load_saved_sae(tmp_path / "sweep" / row.name)
+        assert (sae.k, sae.info["seed"]) == (row.k, row.seed)
         assert sae.info["held_out"] == "images"
-        assert sae.info["held_out_fvu"] == row["held_out_fvu"]
-        assert (tmp_path / "sweep" / row["name"] / "metrics.jsonl").read_text()
+        assert sae.info["held_out_fvu"] == row.held_out_fvu
+        assert (tmp_path / "sweep" / row.name / "metrics.jsonl").read_text()
     assert not run.parts("sweep").exists()
-    again = sweep_study(study, tmp_path, on_stage=note)
+    again = swept(study, tmp_path, note)
     assert again == rows
     assert ended == [
         *[(name, False) for name in ("images", "extract", "sweep")],
@@ -87,7 +97,9 @@ def test_streamed_training_equals_that_from_shards(
     assert streamed.threshold == pytest.approx(shards.threshold, rel=0.05)
     stamp = read_stamp(run, "train")
     assert stamp is not None
-    assert stamp.summary["held_out_fvu"] == round(float(streamed.info["held_out_fvu"]), 4)
+    assert stamp.result["training"]["held_out_fvu"] == round(
+        float(streamed.info["held_out_fvu"]), 4
+    )
     before = (run.sae / "sae.safetensors").read_bytes()
     run_study(study, tmp_path, only=["images", "extract", "train"])
     assert (run.sae / "sae.safetensors").read_bytes() == before
@@ -128,8 +140,8 @@ def test_a_run_compared_with_itself_and_with_another_seed(
     assert pair.mean_cosine == pytest.approx(1)
     assert pair.cds_difference == 0
     assert pair.cds_correlation == pytest.approx(1)
-    rows = sweep_study(small_study(pictures, sae={"sweep": {"seed": [0, 1]}}), tmp_path)
-    folders = [tmp_path / "sweep" / row["name"] for row in rows]
+    rows = swept(small_study(pictures, sae={"sweep": {"seed": [0, 1]}}), tmp_path)
+    folders = [tmp_path / "sweep" / row.name for row in rows]
     other = compare_saes([finished.root, *folders])
     assert len(other.pairs) == 3
     assert other.recovered_in_all <= min(pair.recovered for pair in other.pairs[:2])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitscope.errors import ArtifactError
-from vitscope.store.checksum import bytes_checksum, file_checksum, fingerprint
+from vitscope.store.atomic import bytes_checksum, file_checksum, fingerprint
 from vitscope.store.tensors import load_tensors, save_tensors
 
 plain_json = st.recursive(

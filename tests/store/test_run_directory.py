@@ -125,7 +125,7 @@ def test_nothing_is_created_by_naming_paths(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     paths = [run.study, run.activations, run.sae, run.checkpoint, run.training_log, run.features]
     paths += [run.exemplars, run.pairs, run.outliers, run.skipped, run.report, run.images("train")]
-    paths += [run.table("a"), run.columns("a"), run.stamp("a")]
+    paths += [run.table("a"), run.figures, run.stamp("a")]
     assert len({*paths, run.parts("a")}) == len(paths) + 1
     assert all(path.is_relative_to(run.root) for path in paths)
     assert not run.root.exists()

@@ -9,8 +9,7 @@ import pytest
 
 from vitscope.errors import ArtifactError
 from vitscope.store.atomic import TEMPORARY_SUFFIX
-from vitscope.store.table_stream import table_stream
-from vitscope.store.tables import read_metadata, read_table, write_table
+from vitscope.store.tables import read_metadata, read_table, table_stream, write_table
 
 
 def piece(start: int, n: int) -> dict[str, Any]:

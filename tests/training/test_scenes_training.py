@@ -182,7 +182,7 @@ def test_captions_hold_in_their_own_scene_and_are_all_known_words() -> None:
         ):
             assert caption.is_true_of(plan.facts)
             tokens = sizes.tokenize([caption.text])
-            assert text_tower.UNKNOWN not in tokens and tokens.shape[1] < sizes.MAX_TOKENS
+            assert scenes_text.UNKNOWN not in tokens and tokens.shape[1] < sizes.MAX_TOKENS
             captions.append(caption)
     # a full caption is specific: it hardly ever holds elsewhere
     full = captions[::2]
@@ -216,7 +216,7 @@ def test_words_and_their_numbers_agree() -> None:
 
 def test_padding_does_not_change_a_caption_s_row() -> None:
     torch.manual_seed(0)
-    tower = text_tower.TextTower(sizes.text_shape()).eval()
+    tower = scenes_text.CaptionTower(sizes.text_shape()).eval()
     short = "a photo of a jetty"
     alone = tower(sizes.tokenize([short]))
     padded = tower(sizes.tokenize([short, f"{short} at night with two objects"]))

@@ -17,11 +17,11 @@ ANSWER_SECONDS = 3.5
 SERVER_ERROR = 500
 """HTTP statuses from here on are the server's own trouble, which the client would retry."""
 
-CANDIDATES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
+HUB_WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
 
 
 def fetch_weights(
-    repo: str, *, name: str, revision: str | None = None, files: tuple[str, ...] = CANDIDATES
+    repo: str, *, name: str, revision: str | None = None, files: tuple[str, ...] = HUB_WEIGHTS
 ) -> Path:
     """Return the local path of a repository's weights, downloaded where they are not cached.
 

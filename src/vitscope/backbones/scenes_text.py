@@ -20,7 +20,7 @@ FIRST_STD = 0.02
 
 
 @dataclass(frozen=True)
-class TextShape:
+class CaptionTowerShape:
     """Sizes of a text tower.
 
     Attributes:
@@ -47,10 +47,10 @@ class TextShape:
         return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), longest)
 
 
-class TextTower(nn.Module):
+class CaptionTower(nn.Module):
     """Word embeddings, pre-norm blocks that see the whole caption, mean over its words."""
 
-    def __init__(self, shape: TextShape) -> None:
+    def __init__(self, shape: CaptionTowerShape) -> None:
         super().__init__()
         self.words = nn.Embedding(len(shape.vocabulary), shape.width)
         self.positions = nn.Parameter(FIRST_STD * torch.randn(shape.max_tokens, shape.width))

@@ -18,14 +18,15 @@ from torch.nn import functional
 from vitscope.axes import Float
 from vitscope.backbones.adapter import designated_layer
 from vitscope.backbones.backbone import Preprocessing
-from vitscope.backbones.scenes_text import TextShape, TextTower
+from vitscope.backbones.scenes_text import CaptionTower, CaptionTowerShape
 from vitscope.backbones.settings import BackboneSettings, refuse_settings
 from vitscope.backbones.timm_vit import TimmBackbone, timm_site
 from vitscope.backbones.weights.reading import read_state, weights_checksum
 from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_UNTRAINED, WEIGHT_FILES
 from vitscope.errors import BackboneError
 
-SCENES_FORMAT, SCENES_VERSION = "vitscope-scenes-vit", 1
+SCENES_FORMAT = "vitscope-scenes-vit"
+SCENES_SCHEMA = 1
 HEADER_KEY = "vitscope"
 UNTRAINED_SEED = 0
 
@@ -49,7 +50,7 @@ class ScenesHeader:
     vision: dict[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    text: TextShape
+    text: CaptionTowerShape
     images_seen: int
 
 
@@ -64,10 +65,10 @@ class ScenesText:
         shape: of the tower.
     """
 
-    tower: TextTower
+    tower: CaptionTower
     projection: Float32[Tensor, "e d"]
     scale: float
-    shape: TextShape
+    shape: CaptionTowerShape
 
     @torch.inference_mode()
     def embed(self, texts: list[str]) -> Float32[Tensor, "N e"]:
@@ -119,7 +120,7 @@ def load_scenes_text(settings: BackboneSettings, device: torch.device) -> Scenes
         )
     path = scenes_file(settings)
     shape, state = read_header(path).text, read_state(path)
-    tower = TextTower(shape)
+    tower = CaptionTower(shape)
     _load_part(tower, state, _TEXT, path)
     scale = float(state["logit_scale"].exp())
     return ScenesText(tower.to(device).eval(), state[_PROJECTION].to(device), scale, shape)
@@ -158,10 +159,10 @@ def read_header(path: Path) -> ScenesHeader:
         raise BackboneError(f"{path} is not the export of a reference backbone; {_HINT}")
     try:
         found = json.loads(text)
-        if (found["format"], found["version"]) != (SCENES_FORMAT, SCENES_VERSION):
+        if (found["format"], found["version"]) != (SCENES_FORMAT, SCENES_SCHEMA):
             raise BackboneError(
                 f"{path} has format {found['format']} version {found['version']}; this vitscope "
-                f"reads {SCENES_FORMAT} version {SCENES_VERSION}: export it again, or update "
+                f"reads {SCENES_FORMAT} version {SCENES_SCHEMA}: export it again, or update "
                 "vitscope"
             )
         told = found["text"]
@@ -172,7 +173,7 @@ def read_header(path: Path) -> ScenesHeader:
             vision=dict(found["vision"]),
             mean=tuple(found["normalisation"]["mean"]),
             std=tuple(found["normalisation"]["std"]),
-            text=TextShape(**sizes, embedding=found["embedding"], vocabulary=vocabulary),
+            text=CaptionTowerShape(**sizes, embedding=found["embedding"], vocabulary=vocabulary),
             images_seen=int(found["images_seen"]),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -21,7 +21,12 @@ from vitscope.backbones.adapter import designated_layer, whole_grid
 from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.backbones.hub import require_answer, unfetched
 from vitscope.backbones.settings import BackboneSettings, refuse_settings
-from vitscope.backbones.transformers_vit import FAMILIES, Channels, Family, TransformersBackbone
+from vitscope.backbones.transformers_vit import (
+    TRANSFORMERS_FAMILIES,
+    Channels,
+    Family,
+    TransformersBackbone,
+)
 from vitscope.backbones.weights.reading import (
     checkpoint_files,
     read_json_object,
@@ -89,12 +94,13 @@ def load_transformers(
         )
     folder = find_folder(source, settings.weights, name=name)
     model_type = read_json_object(folder.path / CONFIG).get("model_type")
-    if model_type not in FAMILIES:
+    if model_type not in TRANSFORMERS_FAMILIES:
+        known = ", ".join(TRANSFORMERS_FAMILIES)
         raise BackboneError(
-            f"{name} is a transformers model of type '{model_type}'; supported: "
-            f"{', '.join(FAMILIES)}. Others: an adapter of your own (docs/backbones.md)"
+            f"{name} is a transformers model of type '{model_type}'; supported: {known}. Others: "
+            "an adapter of your own (docs/backbones.md)"
         )
-    family = FAMILIES[model_type]
+    family = TRANSFORMERS_FAMILIES[model_type]
     model = _load_model(family, folder.path, name)
     saved, side = saved_preprocessing(folder.path, family)
     native, patch = model.config.image_size, model.config.patch_size

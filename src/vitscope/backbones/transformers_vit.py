@@ -171,7 +171,7 @@ _SIGLIP = Family(
 )
 _DINOV2 = ("encoder.layer", "norm1", "attention", _any_size_stem, _class_finish, 1)
 
-FAMILIES: dict[str, Family] = {
+TRANSFORMERS_FAMILIES: dict[str, Family] = {
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
     "siglip": _SIGLIP,

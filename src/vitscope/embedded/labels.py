@@ -50,7 +50,7 @@ _CHANCES = {"place": 0.75, "time": 0.5, "count": 0.25, "pair": 0.5, "one": 0.35}
 ObjectFact = tuple[str, str, str]
 """(texture, colour, shape)."""
 
-Relation = tuple[str, ObjectFact, ObjectFact]
+ObjectRelation = tuple[str, ObjectFact, ObjectFact]
 """("left of" or "in front of", first, second)."""
 
 
@@ -76,7 +76,7 @@ class SceneFacts:
     time: str
     count: str
     objects: tuple[ObjectFact, ...]
-    relations: frozenset[Relation]
+    relations: frozenset[ObjectRelation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Caption:
     time: str | None
     count: str | None
     one: ObjectFact | None
-    relation: Relation | None
+    relation: ObjectRelation | None
 
     def is_true_of(self, facts: SceneFacts) -> bool:
         """Whether every fact of the caption holds in the scene."""
@@ -181,7 +181,7 @@ def label_indices(labels: dict[str, str]) -> dict[str, int]:
 def scene_facts(layout: SceneLayout, seen: Sighting, labels: dict[str, str]) -> SceneFacts:
     """Return what is true of a settled layout."""
     facts = [(thing.texture, thing.colour, thing.shape) for thing in layout.things]
-    relations: set[Relation] = set()
+    relations: set[ObjectRelation] = set()
     for i, first in enumerate(facts):
         for j, second in enumerate(facts):
             if seen.across[i] < seen.across[j]:
@@ -209,9 +209,9 @@ def partial_caption(facts: SceneFacts, rng: np.random.Generator) -> Caption:
     return _caption(place, time, facts.count if told["count"] else None, pair, one)
 
 
-def _pair(facts: SceneFacts, word: str) -> Relation | None:
+def _pair(facts: SceneFacts, word: str) -> ObjectRelation | None:
     first, second = facts.objects[:2]
-    either: tuple[Relation, ...] = ((word, first, second), (word, second, first))
+    either: tuple[ObjectRelation, ...] = ((word, first, second), (word, second, first))
     return next((relation for relation in either if relation in facts.relations), None)
 
 
@@ -219,7 +219,7 @@ def _caption(
     place: str | None,
     time: str | None,
     count: str | None,
-    pair: Relation | None,
+    pair: ObjectRelation | None,
     one: ObjectFact | None,
 ) -> Caption:
     words = f"a photo of a {place or 'place'}"

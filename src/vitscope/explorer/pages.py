@@ -1,22 +1,21 @@
 """The pages: their numbers are written here, what moves is added by their scripts."""
 
-import math
+from collections import Counter
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from vitscope.explorer.explorer import Explorer
-from vitscope.explorer.lens import Lens
-from vitscope.explorer.norm_bins import coarse_bins
-from vitscope.explorer.pictures import PictureKey, Uploads, picture_name
-from vitscope.explorer.records import RunRecord
-from vitscope.report import numbers
+from vitscope.explorer.cooccurrence import coarse_bins
+from vitscope.explorer.lens import Explorer, Lens
+from vitscope.explorer.pictures import PictureKey
+from vitscope.figures import numbers
+from vitscope.run import Run
 
 IMAGES_A_PAGE = 96
 
-FILTERS: dict[str, Any] = {
+TEMPLATE_FILTERS: dict[str, Any] = {
     "whole": numbers.whole,
     "decimal": numbers.decimal,
     "with_error": numbers.with_error,
@@ -24,40 +23,47 @@ FILTERS: dict[str, Any] = {
 }
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("vitscope.explorer"),
-        autoescape=True,  # names of files, classes and runs are a stranger's text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    return environment
-
-
 class _Pages:
     """Renders templates with what every page shows."""
 
-    def __init__(self, explorer: Explorer) -> None:
+    def __init__(self, explorer: Explorer, token: str) -> None:
         self.explorer = explorer
-        self.environment = _environment()
+        self.token = token
+        self.environment = Environment(
+            loader=PackageLoader("vitscope.explorer"),
+            autoescape=True,  # names of files, classes and runs are a stranger's text
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters.update(TEMPLATE_FILTERS)
 
-    def render(self, template: str, run: str | None, **values: Any) -> Response:
+    def render(self, template: str, key: str | None, **values: Any) -> Response:
+        """Render a page about the run under ``key``, or about none of them."""
+        live = None if key is None else self.explorer.lens(key).live
         page = self.environment.get_template(template).render(
-            runs={key: lens.run.record for key, lens in self.explorer.lenses.items()},
-            run_key=run,
-            token=self.explorer.access.token,
-            may_save=run is not None and self.explorer.lens(run).run.save is not None,
+            runs={name: lens.live.run for name, lens in self.explorer.lenses.items()},
+            run_key=key,
+            run=None if live is None else live.run,
+            token=self.token,
+            may_save=live is not None and live.may_save,
             **values,
         )
         # γ may have been saved meanwhile: a page is asked for again
         return HTMLResponse(page, headers={"cache-control": "no-store"})
 
+    def picture(self, run: str, key: PictureKey) -> Response:
+        """Render the page of a picture."""
+        lens = self.explorer.lens(run)
+        name = lens.name_of(key)  # refuses a position that is none
+        label = None if key.position is None else lens.live.run.image_refs[key.position].label
+        told = {"name": name, "label": label, "path": key.path, "position": key.position}
+        return self.render("image.html", run, **told)
 
-def add_pages(app: FastAPI, explorer: Explorer) -> None:
-    """Add what answers with a page."""
-    pages = _Pages(explorer)
+
+def add_pages(app: FastAPI, explorer: Explorer, token: str) -> None:
+    """Add what answers with a page; ``token`` lets its scripts write."""
+    pages = _Pages(explorer, token)
 
     @app.get("/")
     def start() -> Response:
@@ -71,7 +77,7 @@ def add_pages(app: FastAPI, explorer: Explorer) -> None:
 
     @app.get("/{run}/")
     def table(run: str) -> Response:
-        return pages.render("table.html", run, record=explorer.lens(run).run.record)
+        return pages.render("table.html", run)
 
     @app.get("/{run}/feature/{feature}")
     def feature_page(run: str, feature: int) -> Response:
@@ -80,16 +86,16 @@ def add_pages(app: FastAPI, explorer: Explorer) -> None:
 
     @app.get("/{run}/images")
     def images(run: str, query: str = "", page: int = 0) -> Response:
-        record = explorer.lens(run).run.record
-        return pages.render("images.html", run, record=record, **_images(record, query, page))
+        found = _images(explorer.lens(run).live.run, query, page)
+        return pages.render("images.html", run, **found)
 
     @app.get("/{run}/image/{position}")
     def image_page(run: str, position: int) -> Response:
-        return _picture_page(pages, run, PictureKey(position))
+        return pages.picture(run, PictureKey(position))
 
     @app.get("/{run}/upload/{upload}")
     def upload_page(run: str, upload: str) -> Response:
-        return _picture_page(pages, run, PictureKey(None, upload))
+        return pages.picture(run, PictureKey(None, upload))
 
     @app.exception_handler(HTTPException)
     def problem(_: Request, error: Exception) -> Response:
@@ -104,72 +110,43 @@ def add_pages(app: FastAPI, explorer: Explorer) -> None:
         return problem(request, HTTPException(404, detail))
 
 
-def _picture_page(pages: _Pages, run: str, key: PictureKey) -> Response:
-    record, uploads = pages.explorer.lens(run).run.record, pages.explorer.uploads
-    label = None if key.position is None else _label(record, key, uploads)
-    return pages.render(
-        "image.html",
-        run,
-        record=record,
-        name=picture_name(key, record, uploads),
-        label=label,
-        path=key.path,
-        position=key.position,
-        cds=None,
-    )
-
-
-def _label(record: RunRecord, key: PictureKey, uploads: Uploads) -> str | None:
-    picture_name(key, record, uploads)  # refuses a position that is none
-    assert key.position is not None
-    return record.images[key.position].label
-
-
 def _feature(lens: Lens, feature: int) -> dict[str, Any]:
-    record = lens.run.record
+    run, shown = lens.live.run, lens.live.exemplars
     row = {
         name: values[feature] if values.dtype == object else float(values[feature])
-        for name, values in record.features.items()
+        for name, values in run.features.items()
     }
-    rows = record.exemplars.of(feature)
-    shown = record.exemplars
-    overlap = record.site.grid - record.scope.shift
-    diameter = math.sqrt(2.0) * (overlap - 1)
+    rows = shown.of(feature)
+    refs = [run.image_refs[int(i)] for i in shown.image[rows]]
     pairs = [
         {
             "rank": int(shown.rank[i]),
             "position": int(shown.image[i]),
-            "name": record.images[int(shown.image[i])].id,
-            "label": record.images[int(shown.image[i])].label,
+            "name": ref.id,
             "activation": float(shown.activation[i]),
             "emd": float(shown.emd[i]),
-            "share": float(shown.emd[i]) / diameter,
+            "share": float(shown.emd[i]) / run.scoring.diameter,
             "cells": (int(shown.cells_first[i]), int(shown.cells_second[i])),
         }
-        for i in range(rows.start, rows.stop)
+        for i, ref in zip(range(rows.start, rows.stop), refs, strict=True)
     ]
-    labels = [record.images[int(i)].label for i in shown.image[rows]]
-    names = sorted({name for name in labels if name})
-    common = max(names, key=labels.count) if names else None
-    norms = coarse_bins(record.norms)
+    labels = Counter(sorted(ref.label for ref in refs if ref.label))
+    common, n_common = max(labels.items(), key=lambda one: one[1], default=(None, 0))
+    norms = coarse_bins(run.outliers.norms)
     return {
-        "record": record,
         "feature": feature,
         "row": row,
         "pairs": pairs,
-        "diameter": diameter,
         "common": common,
-        "n_common": labels.count(common) if common else 0,
+        "n_common": n_common,
         "tokens_edges": norms.edges.tolist(),
         "tokens_share": (norms.counts / max(norms.counts.sum(), 1)).tolist(),
     }
 
 
-def _images(record: RunRecord, query: str, page: int) -> dict[str, Any]:
+def _images(run: Run, query: str, page: int) -> dict[str, Any]:
     wanted = query.casefold()
-    found = [
-        (position, ref) for position, ref in enumerate(record.images) if wanted in ref.id.casefold()
-    ]
+    found = [place for place in enumerate(run.image_refs) if wanted in place[1].id.casefold()]
     n_pages = max(1, -(-len(found) // IMAGES_A_PAGE))
     page = min(max(page, 0), n_pages - 1)
     return {

@@ -1,18 +1,17 @@
 """One exemplar pair of a feature: its maps, its distance, and how the mass moves."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.emd.flows import Flow, optimal_flow
 from vitscope.explorer.lens import FIRST, SECOND, Lens
 from vitscope.explorer.pictures import NoSuchPictureError, PictureKey
-from vitscope.explorer.records import NOT_SCORED
-from vitscope.report.heatmap import heat_png_bytes
+from vitscope.explorer.tables import NOT_SCORED
+from vitscope.figures.pictures import heat_png_bytes
 from vitscope.scope.views import Overlap
+from vitscope.transport.flows import Flow, optimal_flow
 
 ARROWS_SHOWN = 60
 """The heaviest streams of a flow; further ones would be specks."""
@@ -22,83 +21,78 @@ AGREES_WITHIN = 1e-2
 computed on another device or in another batch."""
 
 
-@dataclass(frozen=True)
-class FeatureImage:
-    """A feature's exemplar of some rank."""
-
-    feature: int
-    rank: int
-    position: int
-
-    @property
-    def key(self) -> PictureKey:
-        """The picture's address."""
-        return PictureKey(self.position)
-
-
-def exemplar(lens: Lens, feature: int, rank: int) -> FeatureImage:
-    """Find an exemplar.
+def exemplar_row(lens: Lens, feature: int, rank: int) -> int:
+    """Return the row of a feature's exemplar among all exemplars.
 
     Raises:
         NoSuchPictureError: the feature has none of this rank.
     """
-    exemplars = lens.run.record.exemplars
-    rows = exemplars.of(feature)
-    found = np.flatnonzero(exemplars.rank[rows] == rank)
+    rows = lens.live.exemplars.of(feature)
+    found = np.flatnonzero(lens.live.exemplars.rank[rows] == rank)
     if not found.size:
         raise NoSuchPictureError(f"feature {feature} has no top image of rank {rank}")
-    return FeatureImage(feature, rank, int(exemplars.image[rows][found[0]]))
+    return rows.start + int(found[0])
 
 
-def heat(lens: Lens, feature: int, key: PictureKey, view: int) -> bytes:
-    """Return a feature's map in one view as a PNG; all views share the scale of colours."""
-    maps = lens.maps(feature, key)
+def heat(lens: Lens, feature: int, rank: int, view: int) -> bytes:
+    """Return a feature's map in one view of an exemplar as a PNG; all views share the scale.
+
+    Raises:
+        NoSuchPictureError: the feature has no exemplar of this rank.
+    """
+    maps = lens.maps(feature, _key(lens, exemplar_row(lens, feature, rank)))
     return heat_png_bytes(maps[view], float(maps.max(initial=0.0)))
 
 
-def describe_pair(lens: Lens, shown: FeatureImage) -> dict[str, Any]:
-    """Return what the page says and draws of one exemplar pair, as plain JSON."""
-    run = lens.run.record
-    maps = lens.maps(shown.feature, shown.key)
-    overlap = Overlap(run.site.grid, run.scope.shift)
+def describe_pair(lens: Lens, feature: int, rank: int) -> dict[str, Any]:
+    """Return what the page says and draws of one exemplar pair, as plain JSON.
+
+    Raises:
+        NoSuchPictureError: the feature has no exemplar of this rank.
+    """
+    run, row = lens.live.run, exemplar_row(lens, feature, rank)
+    maps = lens.maps(feature, _key(lens, row))
+    overlap = Overlap(run.site.grid, run.study.scope.shift)
     first, second = (
         maps[view].ravel()[cells].reshape(overlap.side, overlap.side)
         for view, cells in ((FIRST, overlap.first), (SECOND, overlap.second))
     )
     flow = optimal_flow(first, second)
-    stored = _stored(lens, shown)
-    differs = stored is not None and not _agree(stored, flow)
     return {
-        "rank": shown.rank,
+        "rank": rank,
         "peak": float(maps.max(initial=0.0)),
         "cells": [int((one > 0).sum()) for one in (first, second)],
-        "overlap": {"side": overlap.side, "shift": run.scope.shift, "grid": run.site.grid},
+        "overlap": {"side": overlap.side, "shift": overlap.shift, "grid": overlap.grid},
         "mass": [_shares(first), _shares(second)],
         "emd": None if flow is None else flow.emd,
-        "differs": differs,
+        "differs": _differs(lens, row, flow),
         "stays": None if flow is None else flow.stays,
-        "arrows": []
-        if flow is None
-        else [
-            [*map(int, source), *map(int, target), float(mass)]
-            for source, target, mass in zip(flow.source, flow.target, flow.mass, strict=True)
-        ][:ARROWS_SHOWN],
+        "arrows": [] if flow is None else _arrows(flow)[:ARROWS_SHOWN],
         "n_arrows": 0 if flow is None else len(flow.mass),
     }
 
 
-def _stored(lens: Lens, shown: FeatureImage) -> float | None:
-    """Return the distance that the run stored, NaN where a view was empty; None: not scored."""
-    exemplars = lens.run.record.exemplars
-    rows = exemplars.of(shown.feature)
-    row = rows.start + int(np.flatnonzero(exemplars.rank[rows] == shown.rank)[0])
-    return None if exemplars.cells_first[row] == NOT_SCORED else float(exemplars.emd[row])
+def _key(lens: Lens, row: int) -> PictureKey:
+    return PictureKey(int(lens.live.exemplars.image[row]))
 
 
-def _agree(stored: float, flow: Flow | None) -> bool:
+def _differs(lens: Lens, row: int, flow: Flow | None) -> bool:
+    """Whether the run stored another distance; NaN stands there where a view was empty."""
+    exemplars = lens.live.exemplars
+    if exemplars.cells_first[row] == NOT_SCORED:
+        return False
+    stored = float(exemplars.emd[row])
     if flow is None or math.isnan(stored):
-        return flow is None and math.isnan(stored)
-    return abs(flow.emd - stored) <= AGREES_WITHIN
+        return flow is not None or not math.isnan(stored)
+    return abs(flow.emd - stored) > AGREES_WITHIN
+
+
+def _arrows(flow: Flow) -> list[list[float]]:
+    """Return streams as (row, column, row, column, mass), the heaviest first."""
+    return [
+        [*map(int, source), *map(int, target), float(mass)]
+        for source, target, mass in zip(flow.source, flow.target, flow.mass, strict=True)
+    ]
 
 
 def _shares(one: NDArray[np.float64]) -> list[list[float]]:

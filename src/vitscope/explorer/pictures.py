@@ -1,16 +1,20 @@
 """Where a picture comes from: an image of the run by its position, or one that was dropped in."""
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
+from vitscope.embedded.scene import scene_address
 from vitscope.errors import VitscopeError
-from vitscope.explorer.records import RunRecord
 from vitscope.images.decode import UnreadableImageError, decode_bytes
-from vitscope.images.sources import open_image
+from vitscope.images.listing import list_images
+from vitscope.images.sources import ImageRef, ImageSettings, is_scene_set
 
 MAX_UPLOAD_BYTES = 32 * 2**20
 """Larger files are refused before they are read whole."""
@@ -97,35 +101,27 @@ class PictureKey:
         return f"image/{self.position}" if self.upload is None else f"upload/{self.upload}"
 
 
-def open_picture(key: PictureKey, run: RunRecord, uploads: Uploads) -> Image.Image:
-    """Return the picture, upright RGB.
+def readable_images(settings: ImageSettings) -> Callable[[ImageRef], bool]:
+    """Return whether an image lies under the roots that a study names.
 
-    Raises:
-        NoSuchPictureError: there is none.
-        UnreadableImageError: its file cannot be read any more, or lies outside the image roots.
+    A table may have been written by anyone: what it says of paths is not believed. Links inside a
+    root are followed, as they are when a study runs.
     """
-    if key.upload is not None:
-        return uploads.get(key.upload).picture
-    assert key.position is not None
-    if not 0 <= key.position < len(run.images):
-        raise NoSuchPictureError(f"the run has images 0 to {len(run.images) - 1}")
-    ref = run.images[key.position]
-    if not run.is_readable(ref):
-        raise UnreadableImageError(
-            f"{ref.id} lies outside the image folders that the study names; it is not opened"
-        )
-    return open_image(ref, max_pixels=run.max_pixels)
+    sources = [path for path in (settings.train, settings.eval) if path is not None]
+    folders = [_lexical(path) for path in sources if path.is_dir()]
+    lists = [path for path in sources if path.is_file()]
+    listed = {_lexical(file) for path in lists for _, file in list_images(path)[1]}
+    has_scenes = any(is_scene_set(path) for path in sources)
+
+    def is_readable(ref: ImageRef) -> bool:
+        if scene_address(ref.path) is not None:
+            return has_scenes
+        path = _lexical(ref.path)
+        return path in listed or any(path.is_relative_to(root) for root in folders)
+
+    return is_readable
 
 
-def picture_name(key: PictureKey, run: RunRecord, uploads: Uploads) -> str:
-    """Return what a picture is called: a stranger's text.
-
-    Raises:
-        NoSuchPictureError: there is none.
-    """
-    if key.upload is not None:
-        return uploads.get(key.upload).name
-    assert key.position is not None
-    if not 0 <= key.position < len(run.images):
-        raise NoSuchPictureError(f"the run has images 0 to {len(run.images) - 1}")
-    return run.images[key.position].id
+def _lexical(path: Path) -> Path:
+    # not resolve(): a link inside a root may lead out of it, as data sets' links do
+    return Path(os.path.normpath(path.absolute()))

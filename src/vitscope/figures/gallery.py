@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from numpy.typing import NDArray
 
-from vitscope.figures.heat import heat_colours
-from vitscope.figures.photographs import lay_over, outlined, show_view
-from vitscope.figures.streams import Streams, pair_streams, stream_width
+from vitscope.figures.pictures import heat_colours, lay_over, outlined, show_view
 from vitscope.figures.style import INK, MUTED, PAGE_IN, SMALL_PT, TEXT_PT, say_empty
-from vitscope.scope.exemplar_views import GalleryFeature, GalleryImage
+from vitscope.scope.gallery import GalleryFeature, GalleryImage
+from vitscope.transport.flows import optimal_flow
 
 BETWEEN_VIEWS, BETWEEN_PAIRS, BETWEEN_COLUMNS, BETWEEN_ROWS = 0.03, 0.09, 0.24, 0.1
 """Gaps in inches."""
@@ -29,6 +28,55 @@ SHADE = 0.42
 
 ARROW, ARROW_EDGE = "#ffffff", "#111111"
 THINNEST_PT, THICKEST_PT = 0.2, 1.7
+
+
+SHOWN_SHARE = 0.9
+"""Of the mass that moves: streams are drawn from the largest down, until so much is shown."""
+
+FAINTEST_STREAM = 0.01
+"""Share of the map below which a stream is not drawn: an anchored feature shows no arrows."""
+
+MOST_STREAMS = 12
+"""Streams drawn of one pair: more would hide the picture."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Arrows over view 2, from where mass lay on the shared content to where it lies now.
+
+    Attributes:
+        start: (x, y) of each arrow's tail, in patches of view 2 from its upper left corner, [n, 2].
+        end: of its head, [n, 2].
+        mass: share of the map that it carries, descending, [n].
+        emd: of the whole plan, in patches.
+        shown_share: of the mass that moves; 1 where none does.
+    """
+
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    emd: float
+    shown_share: float
+
+
+def pair_streams(image: GalleryImage, shift: int) -> Streams | None:
+    """Return the arrows of a pair of views; None where a map is empty on what both show."""
+    flow = optimal_flow(*image.on_overlap(shift))
+    if flow is None:
+        return None
+    running, moving = np.cumsum(flow.mass), float(flow.mass.sum())
+    # by a hair less: a sum of shares may end just below the share it stands for
+    enough = int(np.searchsorted(running, SHOWN_SHARE * moving * (1 - 1e-9))) + 1
+    n = min(enough, MOST_STREAMS, int((flow.mass >= FAINTEST_STREAM).sum()))
+    # the overlap starts at view 2's upper left corner; (row, column) of a cell is its (y, x)
+    start, end = (cells[:n, ::-1].astype(np.float64) + 0.5 for cells in (flow.source, flow.target))
+    shown = float(flow.mass[:n].sum()) / moving if moving > 0 else 1.0
+    return Streams(start, end, flow.mass[:n], flow.emd, shown)
+
+
+def stream_width(mass: NDArray[np.float64], thinnest: float, thickest: float) -> list[float]:
+    """Return a line width for each share of mass: the ink goes with the mass that moves."""
+    return [float(w) for w in thinnest + (thickest - thinnest) * np.sqrt(np.clip(mass, 0, 1))]
 
 
 @dataclass(frozen=True)
@@ -67,9 +115,8 @@ def plot_gallery(
 
     What both views share is framed, what only one shows is shaded. Arrows lie over the second view
     and lead from where the feature was on that content to where it is now: the optimal plan behind
-    the Earth Mover's Distance, its largest streams (``vitscope.figures.streams`` says which).
-    Colours run from
-    the weakest active patch to the strongest of the pair.
+    the Earth Mover's Distance, its largest streams (:func:`pair_streams` says
+    which). Colours run from the weakest active patch to the strongest of the pair.
 
     Args:
         features: as ``exemplar_views`` returns them, read row by row.
@@ -113,12 +160,12 @@ def _draw_pair(sheet: _Sheet, image: GalleryImage, shift: int, left: float, top:
         views.append(ax)
     streams = pair_streams(image, shift)
     if streams is not None:
-        draw_streams(views[1], streams)
+        _draw_streams(views[1], streams)
     words = _caption(image, streams, shift)
     sheet.text(left, top + sheet.side + 0.03, words, SMALL_PT - 0.5, color=MUTED)
 
 
-def draw_streams(ax: Axes, streams: Streams) -> None:
+def _draw_streams(ax: Axes, streams: Streams) -> None:
     """Draw the arrows of :func:`pair_streams` over view 2, on axes counted in patches."""
     widths = stream_width(streams.mass, THINNEST_PT, THICKEST_PT)
     for start, end, width in zip(streams.start, streams.end, widths, strict=True):

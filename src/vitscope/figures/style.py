@@ -23,6 +23,18 @@ HIGH = "#d55e00"
 BULK = "#9aa5b1"
 """What belongs to no group."""
 
+RUN_STYLES: tuple[tuple[str, object], ...] = (
+    (LOW, "-"),
+    (HIGH, (0, (4, 2))),
+    (INK, (0, (1.2, 1.6))),
+    (MUTED, (0, (6, 2, 1.2, 2))),
+    ("#009e73", "-"),
+    ("#cc79a7", (0, (4, 2))),
+    ("#56b4e9", (0, (1.2, 1.6))),
+    ("#e69f00", (0, (6, 2, 1.2, 2))),
+)
+"""Colour (Okabe-Ito) and dashes of each run in turn, so that colour alone decides nothing."""
+
 ROLES = {
     INK: "ink",
     MUTED: "muted",
@@ -109,7 +121,7 @@ def add_legend(
     """Put a frameless legend above the axes, in one line or so many columns."""
     figure.legend(
         handles,
-        labels,
+        [literal(label) for label in labels],
         loc="outside upper left",
         ncols=columns or len(labels),
         frameon=False,
@@ -119,6 +131,11 @@ def add_legend(
         columnspacing=1.6,
         borderpad=0.1,
     )
+
+
+def literal(text: str) -> str:
+    """Return somebody's own words as matplotlib draws them unchanged: dollars begin no formula."""
+    return text.replace("$", r"\$")
 
 
 def say_empty(ax: Axes, text: str) -> None:

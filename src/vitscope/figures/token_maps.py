@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from vitscope.figures.photographs import bare_picture, lay_over, ring_patches, show_view
+from vitscope.figures.pictures import bare_picture, lay_over, ring_patches, show_view
 from vitscope.figures.style import (
     HIGH,
     INK,
@@ -23,9 +23,9 @@ from vitscope.figures.style import (
     plain_numbers,
     say_empty,
 )
-from vitscope.scope.token_maps import TokenMaps
+from vitscope.scope.gallery import TokenMaps
 
-COLOURS = "viridis"
+MAP_COLOURS = "viridis"
 """Perceptually uniform, ordered for colour-blind readers too; vermillion stands out from it."""
 
 LEGEND_IN = 0.22
@@ -111,7 +111,7 @@ def _sheet(
             ax.set_axis_off()
         say_empty(axes[0, 0], "no images")
         return figure
-    scale = ScalarMappable(norm, colormaps[COLOURS])
+    scale = ScalarMappable(norm, colormaps[MAP_COLOURS])
     for column, one in enumerate(maps):
         show_view(axes[0, column], one.view, one.norms.shape[0])
         ring_patches(axes[0, column], one.norms > tau, width=1.0)

@@ -11,7 +11,7 @@ from typing import Any, cast
 from natsort import natsort_keygen
 
 from vitscope.errors import ImageSetError
-from vitscope.store.checksum import bytes_checksum
+from vitscope.store.atomic import bytes_checksum
 
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"],

@@ -20,8 +20,8 @@ from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError
 from vitscope.images.sources import ImageRef, open_image
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 THREAD_NAME = "vitscope-images"
 
@@ -42,8 +42,8 @@ def worker_count(workers: int) -> int:
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
-) -> Generator[Result]:
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, workers: int, ahead: int
+) -> Generator[_Result]:
     """Yield ``function(item)`` for every item, in order, computed by threads.
 
     PIL decodes and resizes without holding the interpreter's lock, so threads use all cores.
@@ -59,7 +59,7 @@ def ordered_map(
     pool = ThreadPoolExecutor(worker_count(workers), thread_name_prefix=THREAD_NAME)
     remaining = iter(items)
     try:
-        begun = deque[Future[Result]]()
+        begun = deque[Future[_Result]]()
         begun.extend(pool.submit(function, item) for item in islice(remaining, ahead))
         while begun:
             result = begun.popleft().result()

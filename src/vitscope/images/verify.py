@@ -18,8 +18,7 @@ from vitscope.images.decode import UnreadableImageError, check_bytes, read_file
 from vitscope.images.loading import ordered_map, worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
-from vitscope.store.atomic import write_text
-from vitscope.store.checksum import bytes_checksum
+from vitscope.store.atomic import bytes_checksum, write_text
 from vitscope.store.tables import read_metadata, read_table, write_table
 
 _AHEAD_PER_WORKER = 8

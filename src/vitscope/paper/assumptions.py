@@ -15,8 +15,8 @@ from vitscope.paper.targets import BASE, CLIP, WITH_ATTENTION, WITH_PROBES, Targ
 from vitscope.probes.settings import Task
 from vitscope.study import Study
 
-Value = str | int | float | bool
-Readings = Mapping[str, Value]
+OptionValue = str | int | float | bool
+Readings = Mapping[str, OptionValue]
 """Key of an assumption -> what is taken instead of the default."""
 
 
@@ -32,7 +32,7 @@ class Assumption:
     question: str
     places: tuple[str, ...]
 
-    def value_in(self, study: Study) -> Value | None:
+    def value_in(self, study: Study) -> OptionValue | None:
         """Return the reading that a study takes."""
         found: Any = study
         for part in self.places[0].split("."):
@@ -88,13 +88,13 @@ def assume(study: Study, readings: Readings) -> Study:
     return Study.parse(values, source=f"--assume {stated}") if readings else study
 
 
-def read_assumptions(stated: Sequence[str]) -> dict[str, Value]:
+def read_assumptions(stated: Sequence[str]) -> dict[str, OptionValue]:
     """Read ``KEY=VALUE`` as typed.
 
     Raises:
         ConfigError: no ``=``, or an unknown key.
     """
-    found: dict[str, Value] = {}
+    found: dict[str, OptionValue] = {}
     for text in stated:
         key, equals, value = text.partition("=")
         if not equals or key not in ASSUMPTIONS:
@@ -105,7 +105,7 @@ def read_assumptions(stated: Sequence[str]) -> dict[str, Value]:
     return found
 
 
-def _value(text: str) -> Value:
+def _value(text: str) -> OptionValue:
     try:
         found = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -118,7 +118,7 @@ def readings_label(readings: Readings) -> str:
     return ",".join(f"{key}={written_value(value)}" for key, value in sorted(readings.items()))
 
 
-def written_value(value: Value) -> str:
+def written_value(value: OptionValue) -> str:
     """Write a reading as it is typed."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from vitscope.paper.assumptions import readings_label
 from vitscope.paper.claims import Verdict, judge_claims
 from vitscope.paper.findings import Finding, Findings, FinishedRun, truths_of
 from vitscope.paper.prices import IMAGENET_SIZES, shape_of
-from vitscope.paper.readings import Reading, list_readings
-from vitscope.paper.reference import PaperNumber, columns_of, numbers_of
+from vitscope.paper.readings import PaperReading, list_readings
+from vitscope.paper.reference import PaperNumber, columns_of, numbers_of, read_rows
 from vitscope.paper.runs import find_runs
 from vitscope.paper.studies import is_scenes_model
 from vitscope.paper.targets import TARGETS, Target
@@ -22,12 +22,6 @@ from vitscope.store.atomic import write_json
 
 NUMBERS_FILE = "numbers.json"
 """Everything the page shows, for a program to read."""
-
-_EVERY = frozenset(TARGETS)
-_SCOPE = frozenset(name for name, target in TARGETS.items() if "partition" in target.stages)
-_SAE = _SCOPE | {"table6"}
-_ATTENTION = frozenset({"table5", "table7", "table9"})
-_PROBES = frozenset(name for name, target in TARGETS.items() if target.tasks)
 
 PAPER_RECIPE = (30, 32, 4)
 """K, expansion and tokens per image of the supplement's section A."""
@@ -59,84 +53,58 @@ class Limit:
 
 def limits_of(run: FinishedRun) -> tuple[Limit, ...]:
     """Return what keeps the numbers of a run from being those of the paper's experiment."""
-    rows = (*_limits_of_images(run), *_limits_of_recipe(run))
-    return tuple(Limit(text, targets, bars) for holds, targets, bars, text in rows if holds)
-
-
-def _limits_of_images(run: FinishedRun) -> Iterator[tuple[bool, frozenset[str], bool, str]]:
-    """Yield (whether it holds, targets, whether it bars comparison, text)."""
-    images, n_known = run.scored_images, IMAGENET_SIZES[1]
-    n, compared = len(images), min(run.study.outliers.images, len(images))
-    is_imagenet = n > 0 and all(
+    study, sae, probes = run.study, run.study.sae, run.study.probes
+    images = run.run.image_refs if run.run.has("images") else ()
+    n_trained = len(run.run.verified("train").usable) if images else 0
+    all_trained, all_scored = IMAGENET_SIZES
+    n, compared = len(images), min(study.outliers.images, len(images))
+    in_paper, heads = run.model in ZOO, probes.heads().values()
+    is_imagenet = bool(images) and all(
         SYNSET.fullmatch(image.label or "") or RELEASE.match(image.path.name) for image in images
     )
-    yield (
-        *(run.model not in ZOO, _EVERY, True),
-        f"'{run.model}' is no model of the paper: its numbers stand alone, and a verdict below is "
-        "on this model and these images only",
-    )
-    yield (
-        *(run.model in ZOO and not is_imagenet, _EVERY, True),
-        "the images are not known for ImageNet's: statistics of other photographs may differ for "
-        "that reason alone",
-    )
-    stated = f"read otherwise than by default: {readings_label(run.readings)}"
-    yield bool(run.readings), _EVERY, False, stated
-    yield (
-        *(0 < n < n_known, _SCOPE, True),
-        f"{n:,} images are scored, not {n_known:,}: each feature's strongest images are weaker "
-        "ones, so that CDS, γ and both groups shift; counts say little, but an order between "
-        "features, or between outlier and other tokens, means something",
-    )
-    yield (
-        *(0 < n < n_known, frozenset({"table6"}), False),
-        f"reconstruction is measured on {n:,} images: the interval is wider, the number the same "
-        "kind of number",
-    )
-    yield (
-        *(0 < compared < COMPARED_IMAGES, _ATTENTION, False),
-        f"attention is compared on {compared:,} images, not {COMPARED_IMAGES:,}: the interval says "
-        "how far that carries",
+    needs_sae = not is_scenes_model(run.model)
+    is_own = needs_sae and sae.path is None
+    is_trained = is_own and run.run.has("train")
+    holds = {
+        "no-model-of-the-paper": not in_paper,
+        "other-images": in_paper and not is_imagenet,
+        "other-readings": bool(run.readings),
+        "fewer-scored": 0 < n < all_scored,
+        "fewer-reconstructed": 0 < n < all_scored,
+        "fewer-compared": 0 < compared < COMPARED_IMAGES,
+        "own-sae": needs_sae and not is_own,
+        "same-images": is_own and study.images.eval is None,
+        "fewer-trained": is_trained and n_trained < all_trained,
+        "other-recipe": is_own
+        and (sae.k, sae.expansion, study.activations.tokens_per_image) != PAPER_RECIPE,
+        "length-not-stated": is_trained,
+        "other-probe-training": bool(heads) and (probes.epochs, probes.trials) != PAPER_PROBES,
+        "one-search": bool(heads) and probes.seeds < 2,
+        "part-of-labels": any(head.train_limit for head in heads),
+    }
+    facts = {
+        "model": run.model,
+        "readings": readings_label(run.readings),
+        **{"scored": n, "trained": n_trained, "compared": compared, "epochs": probes.epochs},
+        **{"all_scored": all_scored, "all_trained": all_trained},
+        **{"all_compared": COMPARED_IMAGES, "all_epochs": PAPER_PROBES[0]},
+    }
+    return tuple(
+        Limit(row["text"].format(**facts), _TARGETS_OF[row["targets"]], row.get("bars", False))
+        for key, row in read_rows("limits.toml").items()
+        if holds[key]
     )
 
 
-def _limits_of_recipe(run: FinishedRun) -> Iterator[tuple[bool, frozenset[str], bool, str]]:
-    """Yield the same of how the SAE and the probes were trained."""
-    study, n_train, n_known = run.study, len(run.images("train")), IMAGENET_SIZES[0]
-    sae, probes, heads = study.sae, study.probes, study.probes.heads()
-    is_own = not is_scenes_model(run.model) and sae.path is None
-    is_trained = is_own and run.has("train")
-    recipe = (sae.k, sae.expansion, study.activations.tokens_per_image)
-    yield (
-        *(not is_scenes_model(run.model) and sae.path is not None, _SAE, True),
-        "the SAE was brought along: its recipe is its own, and so are the numbers of its "
-        "dictionary",
-    )
-    same = "the SAE is scored on the images that it was trained on"
-    yield is_own and study.images.eval is None, _SAE, True, same
-    yield (
-        *(is_trained and n_train < n_known, _SAE, True),
-        f"the SAE is trained on {n_train:,} images, not {n_known:,}: more of its features are "
-        "dead, and it reconstructs less",
-    )
-    other = "K, the expansion or the tokens per image are not the paper's"
-    yield is_own and recipe != PAPER_RECIPE, _SAE, True, other
-    yield (
-        *(is_trained, _SAE, False),
-        "how long the paper's SAEs were trained is not stated: FVU and the dictionary hang on it",
-    )
-    yield (
-        *(bool(heads) and (probes.epochs, probes.trials) != PAPER_PROBES, _PROBES, False),
-        f"probes are trained for {probes.epochs} epochs, not {PAPER_PROBES[0]}: accuracies are "
-        "lower, differences between variants may be",
-    )
-    yield (
-        *(bool(heads) and probes.seeds < 2, _PROBES, False),
-        "one search of each probe: differences between variants have no interval, and no verdict "
-        "on them is possible",
-    )
-    is_part = any(head.train_limit for head in heads.values())
-    yield is_part, _PROBES, True, "probes see a part of their data sets"
+_SCOPE = frozenset(name for name, target in TARGETS.items() if "partition" in target.stages)
+_TARGETS_OF = {
+    "every": frozenset(TARGETS),
+    "scope": _SCOPE,
+    "sae": _SCOPE | {"table6"},
+    "reconstruction": frozenset({"table6"}),
+    "attention": frozenset({"table5", "table7", "table9"}),
+    "probes": frozenset(name for name, target in TARGETS.items() if target.tasks),
+}
 
 
 @dataclass(frozen=True)
@@ -218,7 +186,7 @@ class Reproduction:
     others: tuple[FinishedRun, ...]
     tables: tuple[TargetTable, ...]
     verdicts: tuple[Verdict, ...]
-    readings: tuple[Reading, ...]
+    readings: tuple[PaperReading, ...]
     limits: Mapping[str, tuple[Limit, ...]]
 
 

@@ -13,27 +13,29 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from vitscope.errors import VitscopeError
-from vitscope.figures.beside import plot_awcds_beside, plot_cds_beside
-from vitscope.figures.shifts import plot_shifts
-from vitscope.figures.svg import inline_svg
+from vitscope.figures.curves import plot_awcds_beside
+from vitscope.figures.files import inline_svg
+from vitscope.figures.histograms import plot_cds_beside
+from vitscope.figures.instability import plot_shifts
+from vitscope.figures.numbers import UNDEFINED
+from vitscope.figures.scaling import plot_scaling, read_scaling
 from vitscope.paper.assumptions import ASSUMPTIONS, readings_label, written_value
-from vitscope.paper.claims import CLAIMS, Outcome
+from vitscope.paper.claims import CLAIMS, Judgement
 from vitscope.paper.comparison import ComparedNumber, Reproduction, TargetTable
 from vitscope.paper.findings import Finding, FinishedRun
 from vitscope.paper.prices import Machine, price_study
-from vitscope.paper.readings import Reading
+from vitscope.paper.readings import PaperReading
 from vitscope.paper.reference import load_reference
 from vitscope.paper.runs import Request, plan_runs
 from vitscope.paper.studies import Sources, paper_study
 from vitscope.paper.targets import TARGETS, families
-from vitscope.report.numbers import UNDEFINED
-from vitscope.stages.scaling import draw_scaling, read_scaling
+from vitscope.run import Run
 from vitscope.store.atomic import write_text
-from vitscope.store.stage import library_versions
+from vitscope.store.stamp import library_versions
 
 PAGE_FILE = "reproduction.html"
 
-OUTCOME_TONES = {Outcome.SUPPORTED: "low", Outcome.CONTRADICTED: "high", Outcome.OPEN: "muted"}
+VERDICT_TONES = {"supported": "low", "contradicted": "high", "cannot be told": "muted"}
 """Outcome -> colour; its word is always there too."""
 
 QUANTITY_DIGITS = {
@@ -72,13 +74,13 @@ def render_page(reproduction: Reproduction) -> str:
         notes=list(dict.fromkeys(run.study.note for run in found if run.study.note)),
         sections=[_section(table, reproduction) for table in reproduction.tables],
         claims=[(claim, mine) for claim, mine in by_claim if mine],
-        counts={o: [verdict.outcome for verdict in verdicts].count(o) for o in Outcome},
+        counts={o: [verdict.outcome for verdict in verdicts].count(o) for o in Judgement},
         n_numbers=len(rows),
         n_compared=sum(row.comparable and row.paper is not None for row in rows),
         truths={how: agreements.count(how) for how in (True, False, None)},
         readings=list(_readings(reproduction.readings)),
         assumptions=list(_assumptions(found)),
-        tones=OUTCOME_TONES,
+        tones=VERDICT_TONES,
     )
 
 
@@ -143,7 +145,9 @@ def _gallery_note(name: str, runs: Sequence[FinishedRun]) -> str:
         f"{max(shown):g}. Their indices mean nothing in another dictionary."
     )
     for run in runs:
-        cds = run.cds(group) if run.has("partition") else np.empty(0)
+        if not run.run.has("partition"):
+            continue
+        cds = run.run.partition.cds[run.run.partition.group(group)]
         cds = cds[np.isfinite(cds)]
         if cds.size:
             text += (
@@ -155,7 +159,9 @@ def _gallery_note(name: str, runs: Sequence[FinishedRun]) -> str:
 
 def _run(run: FinishedRun, reproduction: Reproduction) -> dict[str, str]:
     folder = run.run.root.name
-    has_report = run in reproduction.found and run.run.report.exists()  # others took theirs over
+    has_report = (
+        run in reproduction.found and run.run.directory.report.exists()
+    )  # others took theirs over
     return {
         "model": run.model,
         "readings": readings_label(run.readings) or "default",
@@ -167,11 +173,11 @@ def _run(run: FinishedRun, reproduction: Reproduction) -> dict[str, str]:
 
 
 def _readings(
-    readings: Sequence[Reading],
+    readings: Sequence[PaperReading],
 ) -> Iterator[tuple[str, str, list[str], list[tuple[str, list[tuple[str, bool, bool]]]]]]:
     """Yield (model, title, quantities, rows): a row per reading, a cell per quantity."""
 
-    def key(row: Reading) -> tuple[str, str, str]:
+    def key(row: PaperReading) -> tuple[str, str, str]:
         return (row.model, row.target, row.assumption)
 
     for (model, target, assumption), group in groupby(sorted(readings, key=key), key):
@@ -189,7 +195,7 @@ def _readings(
         yield model, f"{target}: {known.question if known else assumption}", quantities, rows
 
 
-def _reading_cell(row: Reading | None) -> tuple[str, bool, bool]:
+def _reading_cell(row: PaperReading | None) -> tuple[str, bool, bool]:
     """Return the number, whether it is nearest to the paper's, whether it was taken."""
     if row is None:
         return UNDEFINED, False, False
@@ -214,21 +220,21 @@ def draw(name: str, runs: Sequence[FinishedRun]) -> list[tuple[Markup, str]]:
     """Return the figures of a target with their captions; none where nothing is to be drawn."""
     stage = {"table4": "partition", "figure6": "partition", "figure7": "awcds",
              "table9": "instability", "figure8": "probe"}.get(name)  # fmt: skip
-    runs = [run for run in runs if stage is not None and run.has(stage)]
+    runs = [run for run in runs if stage is not None and run.run.has(stage)]
     drawn: list[tuple[Figure, str]] = []
     if stage == "partition" and runs:
-        scores = [(run.model, run.cds()) for run in runs]
+        scores = [(run.model, run.run.partition.cds) for run in runs]
         drawn.append((plot_cds_beside(scores), "Histogram of CDS, each model's scored features"))
     elif stage == "awcds" and runs:
         said = "Mean awCDS over percentiles of the patch-token norm"
-        drawn.append((plot_awcds_beside([(run.model, run.spectrum) for run in runs]), said))
+        spectra = [(run.model, run.run.awcds.spectrum) for run in runs]
+        drawn.append((plot_awcds_beside(spectra), said))
     elif stage == "instability":
         for run in runs:
-            mine = [r for r in run.instability if r.membership == run.study.outliers.membership]
             said = f"{run.model}: mean EMD over the shift, under three readings"
-            drawn.append((plot_shifts(mine), said))
+            drawn.append((plot_shifts(run.run.instability), said))
     elif stage == "probe":
-        drawn += _of_sizes({run.model: run.run.root for run in runs})
+        drawn += _of_sizes({run.model: run.run for run in runs})
     return [
         # our own SVG: its texts are numbers, fixed words, and names that its writer escapes
         (Markup(inline_svg(figure, f"{name}-{i}", caption)), caption)
@@ -236,15 +242,15 @@ def draw(name: str, runs: Sequence[FinishedRun]) -> list[tuple[Markup, str]]:
     ]
 
 
-def _of_sizes(roots: dict[str, Path]) -> Iterator[tuple[Figure, str]]:
-    for family in families(roots):
+def _of_sizes(by_model: dict[str, Run]) -> Iterator[tuple[Figure, str]]:
+    for family in families(by_model):
         try:
-            mine = [roots[model] for model in family if model in roots]
+            mine = [by_model[model] for model in family if model in by_model]
             scaling = read_scaling(mine, "classification")
         except VitscopeError:
             continue  # one size alone has no course, and other images do not compare
         said = (f"Top-1 over the sizes of {family[0]} to {family[-1]}", *scaling.notes)
-        yield draw_scaling(scaling), "; ".join(said)
+        yield plot_scaling(scaling), "; ".join(said)
 
 
 Lines = tuple[list[str], list[list[str]]]

@@ -12,16 +12,16 @@ from vitscope.paper.assumptions import ASSUMPTIONS, written_value
 from vitscope.paper.findings import FVU_CENTRES, OVER_IMAGES, Finding, FinishedRun
 from vitscope.paper.reference import PaperNumber, columns_of, find_number, numbers_of
 from vitscope.scope.cds import summarise_pairs
-from vitscope.scope.instability import READINGS
+from vitscope.scope.instability import ATTENTION_READINGS
 from vitscope.scope.partition import partition_features
-from vitscope.stages.partition import READINGS as MISSING
+from vitscope.stages.partition import MISS_RULES
 
 EXEMPLARS = (1, 2, 4, 8, 16, 32, 64)
 """Readings of k_CDS, up to what a run has."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class PaperReading:
     """One number under one reading.
 
     Attributes:
@@ -53,43 +53,43 @@ Row = tuple[str, str, str, str, bool, Finding]
 
 def list_readings(
     found: Sequence[FinishedRun], others: Sequence[FinishedRun]
-) -> tuple[Reading, ...]:
+) -> tuple[PaperReading, ...]:
     """Return every number under every reading that a run holds, or that another run is of.
 
     Args:
         found: the runs without other readings.
         others: the runs of these models with other readings.
     """
-    readings: dict[tuple[str, ...], Reading] = {}
+    readings: dict[tuple[str, ...], PaperReading] = {}
     for run in found:
         rows = (*_of_attention(run), *_of_fvu(run), *_of_scope(run), *_of_other_runs(run, others))
         for target, quantity, assumption, reading, chosen, ours in rows:
             paper = find_number(target, run.model, quantity)
             readings.setdefault(
                 (run.model, target, quantity, assumption, reading),
-                Reading(target, run.model, quantity, assumption, reading, chosen, ours, paper),
+                PaperReading(target, run.model, quantity, assumption, reading, chosen, ours, paper),
             )
     return tuple(with_nearest(list(readings.values())))
 
 
 def _of_attention(run: FinishedRun) -> Iterator[Row]:
     """Three maps, three memberships, two means; Table 9 has every shift."""
-    if not run.has("instability"):
+    if not run.run.has("instability"):
         return
     outliers = run.study.outliers
     target = "table9" if numbers_of("table9", run.model) else "table7"
     shown = [
         row
-        for row in run.instability
+        for row in run.run.instability.rows
         if target == "table9" or row.shift == run.study.scope.shift
         # what keys receive goes by each view's own outliers
         if row.reading != "received" or row.membership == "either"
     ]
-    for row in sorted(shown, key=lambda row: (row.shift, READINGS.index(row.reading))):
+    for row in sorted(shown, key=lambda row: (row.shift, ATTENTION_READINGS.index(row.reading))):
         own = (row.reading, row.membership) == (outliers.attention, outliers.membership)
         for mean in ("images", "pooled"):
             name = f"{row.reading}, outlier in {row.membership}, mean over {mean}"
-            for group, of in (("non", row.non), ("out", row.out)):
+            for group, of in (("other", row.other), ("outlier", row.outlier)):
                 ends = (of.mean, of.low, of.high)
                 if mean == "pooled":
                     ends = (of.pooled, of.pooled_low, of.pooled_high)
@@ -108,17 +108,18 @@ def _of_fvu(run: FinishedRun) -> Iterator[Row]:
 
 def _of_scope(run: FinishedRun) -> Iterator[Row]:
     """Cut every reading of a miss, with fewer exemplars too, at its own γ and at the paper's."""
-    if not run.has("partition"):
+    if not run.run.has("partition"):
         return
-    scope, pairs, diameter, n_features = run.study.scope, run.pairs, run.diameter, run.cds().size
+    scope, scoring, n_features = run.study.scope, run.run.scoring, run.run.partition.cds.size
+    pairs = scoring.scores
     gammas = {"its own γ": scope.gamma}
     stated = find_number("table4", run.model, "gamma")
     if stated is not None:
         gammas["the paper's γ"] = stated.value
     for k in (*(k for k in EXEMPLARS if k < scope.top_images), scope.top_images):
         some, least = pairs.take(np.flatnonzero(pairs.rank < k)), min(scope.min_pairs, k)
-        for missing in MISSING:
-            scores = summarise_pairs(some, n_features, diameter, missing, least)
+        for missing in MISS_RULES:
+            scores = summarise_pairs(some, n_features, scoring.diameter, missing, least)
             for name, gamma in gammas.items():
                 try:
                     cut = partition_features(scores.cds, gamma=gamma, unscored="separate")
@@ -164,16 +165,16 @@ def _is_same(ours: Finding, theirs: Finding) -> bool:
     return ours == theirs or not (math.isfinite(ours.value) or math.isfinite(theirs.value))
 
 
-def with_nearest(rows: Sequence[Reading]) -> list[Reading]:
+def with_nearest(rows: Sequence[PaperReading]) -> list[PaperReading]:
     """Mark, of every number, the reading that comes nearest to the paper's, where it has one."""
 
-    def key(row: Reading) -> tuple[str, ...]:
+    def key(row: PaperReading) -> tuple[str, ...]:
         return (row.model, row.target, row.assumption, row.quantity)
 
-    def gap(row: Reading) -> float:
+    def gap(row: PaperReading) -> float:
         return math.inf if row.paper is None else abs(row.ours.value - row.paper.value)
 
-    found: list[Reading] = []
+    found: list[PaperReading] = []
     for _, group in groupby(sorted(rows, key=key), key):
         some = list(group)
         least = min(filter(math.isfinite, map(gap, some)), default=math.nan)

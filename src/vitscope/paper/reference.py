@@ -1,9 +1,11 @@
 """The paper's numbers, read from ``reference.toml``."""
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from vitscope.paper.targets import Target
 
@@ -65,11 +67,16 @@ class Reference:
     shown: dict[str, tuple[float, ...]]
 
 
+def read_rows(name: str, parse_float: Callable[[str], Any] = float) -> dict[str, Any]:
+    """Return the tables of a TOML file of this folder."""
+    text = resources.files(__package__ or "").joinpath(name).read_text("utf-8")
+    return tomllib.loads(text, parse_float=parse_float)
+
+
 @cache
 def load_reference() -> Reference:
     """Return the numbers that come with the package."""
-    text = resources.files(__package__ or "").joinpath("reference.toml").read_text("utf-8")
-    tables = tomllib.loads(text, parse_float=str)  # as printed: the digits count
+    tables = read_rows("reference.toml", parse_float=str)  # as printed: the digits count
     title, arxiv = tables.pop("paper"), tables.pop("arxiv")
     numbers: list[PaperNumber] = []
     shown: dict[str, tuple[float, ...]] = {}

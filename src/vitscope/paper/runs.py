@@ -11,7 +11,7 @@ from vitscope.backbones.zoo import ZOO
 from vitscope.distributed import current_ranks
 from vitscope.embedded.files import REFERENCE_BACKBONES, SCENES_VIT, SCENES_VIT_SIZES
 from vitscope.errors import ArtifactError, ConfigError
-from vitscope.paper.assumptions import Readings, Value, assume, readings_label, variations
+from vitscope.paper.assumptions import OptionValue, Readings, assume, readings_label, variations
 from vitscope.paper.findings import FinishedRun, read_findings
 from vitscope.paper.studies import (
     PLANTED_MODEL,
@@ -23,14 +23,15 @@ from vitscope.paper.studies import (
     scenes_study,
 )
 from vitscope.paper.targets import ALL, TARGETS, Target, chosen_targets, stages_of
-from vitscope.pipeline import STAGES, OnStage, run_study
+from vitscope.pipeline import STAGES, OnStage, all_stages, run_study
+from vitscope.run import Run
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.storage import save_sae
-from vitscope.selfcheck.oracle import oracle_sae
+from vitscope.selfcheck.truth import oracle_sae
 from vitscope.store.atomic import read_json, write_json
 from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import read_stamp
-from vitscope.study import Study, load_study, resolve_paths
+from vitscope.store.stamp import read_stamp
+from vitscope.study import Study, resolve_paths
 
 MARK = "reproduction.json"
 """What tells a run of a reproduction from others: its model, readings and targets."""
@@ -56,7 +57,7 @@ class Request:
     targets: tuple[str, ...]
     models: tuple[str, ...] = ()
     sources: Sources = field(default_factory=Sources)
-    readings: Readings = field(default_factory=dict[str, Value])
+    readings: Readings = field(default_factory=dict[str, OptionValue])
     other_readings: bool = True
     out: Path = Path("runs/reproduce")
     size: SceneSize = field(default_factory=SceneSize)
@@ -164,7 +165,7 @@ def _oracle_folder(folder: Path) -> Path:
 
 def _wanted_stages(study: Study, names: Sequence[str]) -> tuple[str, ...]:
     """Return those stages that the study has a use for, in the order of the pipeline."""
-    return tuple(s.name for s in STAGES if s.name in names and s.is_wanted(study))
+    return tuple(s.name for s in all_stages() if s.name in names and s.is_wanted(study))
 
 
 def _folder(model: str, readings: Readings) -> str:
@@ -206,12 +207,12 @@ def take_over(source: RunDirectory, run: RunDirectory) -> None:
     if run.stamp("images").exists() or not source.stamp("images").exists():
         return
     for stage in STAGES:
-        stamp = read_stamp(source, stage.name)
+        stamp = read_stamp(source, stage)
         if stamp is None:
             continue
         for relative in stamp.outputs:
             _link(source.root / relative, run.root / relative)
-        _link(source.stamp(stage.name), run.stamp(stage.name))
+        _link(source.stamp(stage), run.stamp(stage))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -234,10 +235,8 @@ def find_runs(out: Path) -> tuple[FinishedRun, ...]:
     """
     found: list[FinishedRun] = []
     for mark in sorted(out.glob(f"*/{MARK}")):
-        run = RunDirectory(mark.parent)
-        known = _read_mark(mark)  # before the study: a folder with a damaged mark may have none
-        study = load_study(run.study)
-        found.append(FinishedRun(*known, study, run, read_findings(run, study)))
+        known, run = _read_mark(mark), Run(mark.parent)
+        found.append(FinishedRun(*known, run, read_findings(run)))
     places = {name: i for i, name in enumerate((*ZOO, *REFERENCE_BACKBONES))}
     return tuple(
         sorted(

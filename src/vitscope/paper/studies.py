@@ -20,10 +20,12 @@ from vitscope.paper.prices import count_images, price_study, shape_of
 from vitscope.paper.targets import SHIFTS, TARGETS, Target, stages_of, tasks_of
 from vitscope.probes.settings import ProbeSettings, Task
 from vitscope.sae.settings import SaeSettings
-from vitscope.scope.awcds import AwcdsSettings
-from vitscope.scope.instability_settings import InstabilitySettings
-from vitscope.scope.outliers import OutlierSettings
-from vitscope.scope.settings import ScopeSettings
+from vitscope.scope.settings import (
+    AwcdsSettings,
+    InstabilitySettings,
+    OutlierSettings,
+    ScopeSettings,
+)
 from vitscope.store.atomic import write_text
 from vitscope.study import Study, without_none
 from vitscope.tokens.sampling import ActivationSettings

@@ -19,7 +19,7 @@ WHOLE = (*WITH_SCOPE, "stability", "instability", "awcds", "report")
 BASE = ("dinov2-b", "deit3-b", "siglip2-b")
 CLIP = ("clip-b16", "clip-l14", "clip-l14-336")
 OTHERS = tuple(name for name in ZOO if name not in CLIP)
-FAMILIES = (
+PAPER_FAMILIES = (
     ("dinov2-b", "dinov2-l", "dinov2-g"),
     ("deit3-s", "deit3-b", "deit3-l"),
     ("siglip2-b", "siglip2-l", "siglip2-g"),
@@ -112,7 +112,7 @@ def families(models: Collection[str]) -> tuple[tuple[str, ...], ...]:
         else SCENES_VIT_SIZES
     )
     embedded = (*small, *(model for model in SCENES_VIT_OTHER_SIZES if model in models))
-    every = (*FAMILIES, PROBED_CLIP, embedded)
+    every = (*PAPER_FAMILIES, PROBED_CLIP, embedded)
     return tuple(family for family in every if any(model in family for model in models))
 
 

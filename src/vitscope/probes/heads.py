@@ -3,22 +3,70 @@
 Axes beside those of ``axes``: V variants of the tokens, h heads of a variant, C outputs of a head.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from vitscope.axes import Float
 from vitscope.draws import generator
-from vitscope.probes.search import Trial
+from vitscope.probes.settings import HeadSettings, Norm, Range, Search
 
 FIRST_SPREAD = 0.01
 """Standard deviation of the weights before training."""
 
+NORM_EPSILON = 1e-5
+RUNNING_SHARE = 0.1
+"""Both as torch's norms have them by default."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One head of every variant: a draw of the random search.
+
+    Attributes:
+        seed: which search it belongs to.
+        number: within the search, from 0.
+        learning_rate: at the first step; a cosine brings it to 0.
+        weight_decay: of every parameter, as torch's SGD has it.
+    """
+
+    seed: int
+    number: int
+    learning_rate: float
+    weight_decay: float
+
+
+def draw_trials(
+    task: str, settings: HeadSettings, *, n: int, seeds: range, search: Search
+) -> tuple[Trial, ...]:
+    """Draw ``n`` trials for each seed: a pure function of (seed, task, number).
+
+    All variants of the tokens share them, so that variants are compared like with like.
+    """
+    trials: list[Trial] = []
+    for seed in seeds:
+        for number in range(n):
+            random = generator(seed, "probe", task, number)
+            rate = _between(settings.learning_rate, random.random(), search)
+            decay = _between(settings.weight_decay, random.random(), search)
+            trials.append(Trial(seed, number, rate, decay))
+    return tuple(trials)
+
+
+def _between(bounds: Range, share: float, search: Search) -> float:
+    low, high = bounds
+    if search == "linear":
+        return low + share * (high - low)
+    return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+
 
 @dataclass(eq=False)
 class Heads:
-    """Parameters of V·h linear layers, or anything of their shape (gradients, velocities).
+    """Parameters of V·h linear layers, or anything of their shape (velocities).
 
     Attributes:
         weight: of the linear layers, [V, d, h, C].
@@ -49,22 +97,13 @@ class Heads:
         flat = torch.baddbmm(bias.flatten(1).unsqueeze(1), x, weight.flatten(2))
         return flat.unflatten(2, self.bias.shape[1:])
 
-    def gradients(self, x: Float[Tensor, "V N d"], of_logits: Float[Tensor, "V N h C"]) -> "Heads":
-        """Return the gradient of every parameter, given that of the logits of ``x``."""
-        flat = of_logits.flatten(2)
-        weight = torch.bmm(x.mT, flat).unflatten(2, self.bias.shape[1:])
-        bias = flat.sum(1).unflatten(1, self.bias.shape[1:])
-        if self.gain is None or self.shift is None:
-            return Heads(weight, bias)
-        of_gain = (weight * self.weight).sum(3).transpose(1, 2)
-        of_shift = torch.einsum("vhc,vdhc->vhd", bias, self.weight)
-        gain, shift = (part.transpose(1, 2).unsqueeze(-1) for part in (self.gain, self.shift))
-        return Heads(weight * gain + shift * bias.unsqueeze(1), bias, of_gain, of_shift)
+    def leaves(self) -> "Heads":
+        """Return the same memory as leaves of a new autograd graph."""
+        return Heads(*(value.detach().requires_grad_() for value, _ in self.parameters()))
 
     def zeros(self) -> "Heads":
         """Return zeros of the same shapes."""
-        tensors = [torch.zeros_like(tensor) for tensor, _ in self.parameters()]
-        return Heads(*tensors)
+        return Heads(*(torch.zeros_like(value) for value, _ in self.parameters()))
 
 
 def first_heads(
@@ -126,19 +165,20 @@ class Descent:
         decays = torch.tensor([trial.weight_decay for trial in trials], device=device)
         return cls(heads, heads.zeros(), rates, decays, momentum)
 
-    def step(self, gradients: Heads, schedule: float) -> None:
-        """Take one step; ``schedule`` multiplies every learning rate."""
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], schedule: float) -> None:
+        """Take one step; ``schedule`` multiplies every learning rate.
+
+        Args:
+            gradients: of every parameter, in the order of ``Heads.parameters``.
+            schedule: of this step.
+        """
         rates = self.learning_rate * schedule
-        three = zip(
-            self.heads.parameters(),
-            self.velocity.parameters(),
-            gradients.parameters(),
-            strict=True,
-        )
-        for (value, axis), (velocity, _), (gradient, _) in three:
+        three = zip(self.heads.parameters(), self.velocity.parameters(), gradients, strict=True)
+        for (value, axis), (velocity, _), gradient in three:
             per_head = [-1 if a == axis else 1 for a in range(value.ndim)]
-            gradient.addcmul_(value, self.weight_decay.view(per_head))
-            velocity.mul_(self.momentum).add_(gradient)
+            decayed = torch.addcmul(gradient, value, self.weight_decay.view(per_head))
+            velocity.mul_(self.momentum).add_(decayed)
             value.addcmul_(velocity, rates.view(per_head), value=-1)
 
     def retire(self, dead: Tensor) -> None:
@@ -147,3 +187,40 @@ class Descent:
             for value, axis in heads.parameters():
                 mask = dead if axis == 1 else dead.unsqueeze(1)
                 value.masked_fill_(mask.view(*mask.shape, *[1] * (value.ndim - mask.ndim)), 0.0)
+
+
+class Normaliser:
+    """What comes before the linear layers, on features [V, N, d]; its learned scaling is theirs.
+
+    Attributes:
+        kind: none, layer or batch.
+        mean: running mean of batch norm, [V, d].
+        variance: its running variance, unbiased.
+    """
+
+    def __init__(self, kind: Norm, n_variants: int, width: int, device: torch.device) -> None:
+        self.kind: Norm = kind
+        self.mean = torch.zeros(n_variants, width, device=device)
+        self.variance = torch.ones(n_variants, width, device=device)
+
+    def train(self, x: Float[Tensor, "V N d"]) -> Float[Tensor, "V N d"]:
+        """Normalise a training batch, batch norm by the batch's own mean and variance."""
+        if self.kind != "batch":
+            return self.evaluate(x)
+        variance, mean = torch.var_mean(x, 1, correction=0)
+        unbiased = variance * (x.shape[1] / max(x.shape[1] - 1, 1))
+        self.mean.lerp_(mean, RUNNING_SHARE)
+        self.variance.lerp_(unbiased, RUNNING_SHARE)
+        return _standardised(x, mean, variance)
+
+    def evaluate(self, x: Float[Tensor, "V N d"]) -> Float[Tensor, "V N d"]:
+        """Normalise without learning, batch norm by what was seen in training."""
+        if self.kind == "none":
+            return x
+        if self.kind == "layer":
+            return layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+        return _standardised(x, self.mean, self.variance)
+
+
+def _standardised(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return (x - mean.unsqueeze(1)) * (variance + NORM_EPSILON).rsqrt().unsqueeze(1)

@@ -13,10 +13,10 @@ from vitscope.settings import read_toml
 PLACEHOLDER = "{}"
 """Where a template takes the class's name."""
 
-IMAGENET = "imagenet"
+IMAGENET_PROMPTS = "imagenet"
 """In place of a file: the thousand classes and eighty templates of OpenAI's CLIP release."""
 
-SCENES = "scenes"
+SCENE_PROMPTS = "scenes"
 """In place of a file: the places of rendered scenes, and their captions' shortest sentence."""
 
 SCENE_TEMPLATES = ("a photo of a {}",)
@@ -59,9 +59,9 @@ def load_prompts(source: str | Path) -> Prompts:
     Raises:
         ConfigError: no such file, not of that form, or open_clip is not installed for ImageNet's.
     """
-    if str(source) == IMAGENET:
+    if str(source) == IMAGENET_PROMPTS:
         return imagenet_prompts()
-    if str(source) == SCENES:
+    if str(source) == SCENE_PROMPTS:
         return Prompts(PLACES, SCENE_TEMPLATES)
     path = Path(source)
     try:

@@ -1,23 +1,65 @@
 """All heads of all variants trained together, over one pass of the cached features per epoch."""
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vitscope.axes import Bool, Float
-from vitscope.probes.batches import Batch, CachedFeatures, epoch_order
-from vitscope.probes.checkpoint import Checkpoint
-from vitscope.probes.heads import Descent, Heads, first_heads
-from vitscope.probes.normalise import Normaliser
-from vitscope.probes.objective import Objective
-from vitscope.probes.search import Trial
+from vitscope.errors import ArtifactError
+from vitscope.probes.features import FeatureBatch, LabelledFeatures, epoch_order
+from vitscope.probes.heads import Descent, Heads, Normaliser, Trial, first_heads
+from vitscope.probes.objectives import ProbeObjective
 from vitscope.probes.settings import HeadSettings, ProbeSettings
 from vitscope.progress import track
+from vitscope.store.tensors import load_tensors, save_tensors
 
 DIVERGED_RATIO = 2.0
 """A head whose last epoch's loss is so many times that of its first weights has diverged."""
+
+SAVE_EVERY_S = 60.0
+"""Seconds between two saves: what a kill may cost, beside the epoch it was in."""
+
+
+@dataclass
+class Checkpoint:
+    """Where the state of a training is kept between epochs.
+
+    Attributes:
+        path: of the file; removed by :meth:`discard` once the training is done.
+        fingerprint: of everything that decides the training; the state of another is ignored.
+    """
+
+    path: Path
+    fingerprint: str
+    _saved: float = field(default_factory=time.monotonic)
+
+    def load(self, state: dict[str, Tensor]) -> int:
+        """Fill the tensors of ``state`` in place; return the epochs done, 0 where none stands."""
+        try:
+            found, facts = load_tensors(self.path)
+        except ArtifactError:
+            return 0  # missing or damaged: trained anew
+        if facts.get("fingerprint") != self.fingerprint or set(found) != set(state):
+            return 0
+        for name, tensor in state.items():
+            tensor.copy_(found[name])
+        return int(facts["epochs"])
+
+    def save(self, state: dict[str, Tensor], epochs: int) -> None:
+        """Keep ``state`` after so many epochs, unless the last save is recent."""
+        if time.monotonic() - self._saved < SAVE_EVERY_S:
+            return
+        facts = {"fingerprint": self.fingerprint, "epochs": str(epochs)}
+        save_tensors(self.path, state, facts)
+        self._saved = time.monotonic()
+
+    def discard(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +87,8 @@ class TrainedHeads:
 
 
 def train_heads(
-    features: CachedFeatures,
-    objective: Objective,
+    features: LabelledFeatures,
+    objective: ProbeObjective,
     trials: tuple[Trial, ...],
     head: HeadSettings,
     settings: ProbeSettings,
@@ -111,7 +153,12 @@ class Training:
     dead: Tensor
 
     def step(
-        self, batch: Batch, objective: Objective, schedule: float, epoch: int, share: float
+        self,
+        batch: FeatureBatch,
+        objective: ProbeObjective,
+        schedule: float,
+        epoch: int,
+        share: float,
     ) -> None:
         """Take one step.
 
@@ -123,13 +170,15 @@ class Training:
             share: of the training images that the batch has.
         """
         x = self.normaliser.train(batch.features.flatten(1, 2))
-        heads = self.descent.heads
+        heads = self.descent.heads.leaves()
         logits = heads.logits(x).unflatten(1, batch.features.shape[1:3])
-        found = objective.loss(logits, batch.target)
-        gradients = heads.gradients(x, found.gradient.flatten(1, 2))
+        loss = objective.loss(logits, batch.target)
+        # the sum mixes nothing: a head's parameters are in its own loss alone
+        gradients = torch.autograd.grad(loss.sum(), [value for value, _ in heads.parameters()])
         self.descent.step(gradients, schedule)
-        self.losses[epoch] += share * found.loss
-        torch.where(self.started, self.first_loss, found.loss, out=self.first_loss)
+        loss = loss.detach()
+        self.losses[epoch] += share * loss
+        torch.where(self.started, self.first_loss, loss, out=self.first_loss)
         self.started.fill_(True)
 
     def end_epoch(self, epoch: int) -> None:
@@ -161,7 +210,7 @@ class Training:
 
 def begin_training(
     shape: tuple[int, int],
-    objective: Objective,
+    objective: ProbeObjective,
     trials: tuple[Trial, ...],
     head: HeadSettings,
     settings: ProbeSettings,
@@ -199,7 +248,7 @@ def begin_training(
 
 @torch.inference_mode()
 def score_heads(
-    trained: TrainedHeads, features: CachedFeatures, objective: Objective, batch_size: int
+    trained: TrainedHeads, features: LabelledFeatures, objective: ProbeObjective, batch_size: int
 ) -> dict[str, Float[Tensor, "V h"]]:
     """Return every metric of every head on a validation set; NaN where a head has diverged."""
     score = objective.score(*trained.diverged.shape)

@@ -11,8 +11,7 @@ from vitscope.axes import ImageBatch
 from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.backbone import Backbone, BlockTokens, FinalOutput, Preprocessing, Site
 from vitscope.errors import BackboneError
-from vitscope.removal.groups import Group, group_mask
-from vitscope.removal.remove import remove
+from vitscope.removal.remove import FeatureGroup, group_mask, remove
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.storage import check_fits
 
@@ -36,7 +35,7 @@ class RemovedBackbone:
 
     backbone: Backbone
     sae: SparseAutoencoder
-    group: Group
+    group: FeatureGroup
     keep_error: bool = True
 
     def __post_init__(self) -> None:
@@ -72,7 +71,7 @@ class RemovedBackbone:
 
 @contextmanager
 def removed(
-    backbone: Backbone, sae: SparseAutoencoder, group: Group, *, keep_error: bool = True
+    backbone: Backbone, sae: SparseAutoencoder, group: FeatureGroup, *, keep_error: bool = True
 ) -> Generator[None]:
     """Inside the ``with``, the forward pass of the backbone's own model runs without the group.
 

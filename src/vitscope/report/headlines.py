@@ -1,12 +1,17 @@
-"""The few numbers on top of the page, each with the reading it was computed under."""
+"""A run in few numbers: on top of the page, group by group, and beside other runs."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from vitscope.report.data import ReportData
-from vitscope.report.instability import chosen_reading
-from vitscope.report.numbers import UNDEFINED, decimal, percent, significant, whole
-from vitscope.report.spectrum import awcds_of_highest, awcds_of_median, highest_share
+import numpy as np
+from numpy.typing import NDArray
+
+from vitscope.figures.numbers import UNDEFINED, decimal, percent, significant, whole
+from vitscope.run import Run
+from vitscope.scope.awcds import NormSpectrum
+from vitscope.stages.partition import PartitionResult
+from vitscope.store.tables import tables_of
 
 MISSED = {
     "max": "a pair active in one view only counts D_grid",
@@ -19,77 +24,73 @@ GAMMA = {
     "otsu": "Otsu's threshold, for want of a second mode",
 }
 
+TOP_PERCENT = 2.0
+"""Tokens of highest norm whose awCDS is set beside that of the median tokens."""
+
 
 @dataclass(frozen=True)
 class Headline:
-    """A number, what it is, and the reading behind it; ``tone`` colours it by group."""
+    """A number, what it is, and how it was computed; ``tone`` colours it by group."""
 
     value: str
     label: str
-    reading: str
+    computed: str
     tone: str = ""
 
 
-def headlines(data: ReportData) -> tuple[Headline, ...]:
+def headlines(run: Run) -> tuple[Headline, ...]:
     """Return the numbers on top of the page."""
-    return (
-        *_group_sizes(data),
-        _outliers(data),
-        _instability(data),
-        _awcds(data),
-        _reconstruction(data),
-    )
+    return (*_group_sizes(run), _outliers(run), _instability(run), _awcds(run), _fvu(run))
 
 
-def _group_sizes(data: ReportData) -> tuple[Headline, Headline]:
-    part, m = data.partition, data.n_features
-    cut = f"γ = {decimal(part.gamma)}, {GAMMA[part.source]}"
-    unscored = int(part.unscored.size)
+def _group_sizes(run: Run) -> tuple[Headline, Headline]:
+    part, rule = run.partition, run.study.scope.missing
+    m, n_low, n_high = (len(group) for group in (part.cds, part.low, part.high))
+    unscored = len(part.unscored)
     rest = f"; {whole(unscored)} without a score" if unscored else ""
     return (
         Headline(
-            whole(part.low.size),
+            whole(n_low),
             "low-CDS (local) features",
-            f"{percent(part.low.size / max(m, 1))} of {whole(m)}; CDS ≤ {cut}{rest}",
+            f"{percent(n_low / max(m, 1))} of {whole(m)}; CDS ≤ γ = {decimal(part.gamma)}, "
+            f"{GAMMA[part.source]}{rest}",
             "low",
         ),
         Headline(
-            whole(part.high.size),
+            whole(n_high),
             "high-CDS (context-dependent) features",
-            f"{percent(part.high.size / max(m, 1))} of {whole(m)}; CDS > γ; "
-            f"missing = {data.scope.missing}: {MISSED[data.scope.missing]}",
+            f"{percent(n_high / max(m, 1))} of {whole(m)}; CDS > γ; missing = {rule}: "
+            f"{MISSED[rule]}",
             "high",
         ),
     )
 
 
-def _outliers(data: ReportData) -> Headline:
-    tau = data.tau
-    source = {"percentile": f"the {data.outliers.tau_percentile:g}th percentile, no second mode"}
-    reading = source.get(tau.source, tau.source)
+def _outliers(run: Run) -> Headline:
+    tau, settings = run.outliers.threshold, run.study.outliers
+    source = {"percentile": f"the {settings.tau_percentile:g}th percentile, no second mode"}
     return Headline(
         percent(tau.share),
         "of patch tokens are outliers",
-        f"norm > τ = {significant(tau.tau)} ({reading})",
+        f"norm > τ = {significant(tau.tau)} ({source.get(tau.source, tau.source)})",
     )
 
 
-def _instability(data: ReportData) -> Headline:
-    chosen = chosen_reading(data.instability, data.scope, data.outliers)
-    out, non = (chosen.out.mean, chosen.non.mean) if chosen else (math.nan, math.nan)
+def _instability(run: Run) -> Headline:
+    found = run.instability.chosen
     times = ""
-    if chosen and math.isfinite(chosen.ratio):
-        ends = f"{decimal(chosen.ratio_low, 1)} to {decimal(chosen.ratio_high, 1)}"
-        times = f", {decimal(chosen.ratio, 1)} times as far ({ends})"
+    if math.isfinite(found.ratio):
+        ends = f"{decimal(found.ratio_low, 1)} to {decimal(found.ratio_high, 1)}"
+        times = f", {decimal(found.ratio, 1)} times as far ({ends})"
     return Headline(
-        f"{decimal(out, 2)} | {decimal(non, 2)}",
+        f"{decimal(found.outlier.mean, 2)} | {decimal(found.other.mean, 2)}",
         "patches that attention moves: outlier | other tokens",
-        f"mean EMD, attention = {data.outliers.attention}, shift {data.scope.shift}{times}",
+        f"mean EMD, attention = {found.reading}, shift {found.shift}{times}",
     )
 
 
-def _awcds(data: ReportData) -> Headline:
-    spectrum = data.spectrum
+def _awcds(run: Run) -> Headline:
+    spectrum = run.awcds.spectrum
     values = awcds_of_highest(spectrum), awcds_of_median(spectrum)
     share = highest_share(spectrum)
     return Headline(
@@ -99,12 +100,113 @@ def _awcds(data: ReportData) -> Headline:
     )
 
 
-def _reconstruction(data: ReportData) -> Headline:
-    every, outliers = data.reconstruction.all, data.reconstruction.outlier
-    l0 = decimal(every.l0, 1)
+def _fvu(run: Run) -> Headline:
+    found = run.reconstruction
+    l0 = decimal(found.all.l0, 1)
     return Headline(
-        f"{decimal(every.fvu)} | {decimal(outliers.fvu)}",
+        f"{decimal(found.all.fvu)} | {decimal(found.outlier.fvu)}",
         "variance unexplained: all | outlier tokens",
         "about the mean of all tokens"
         + (f"; {l0} features active per token" if l0 != UNDEFINED else ""),
     )
+
+
+def group_rows(partition: PartitionResult) -> list[dict[str, Any]]:
+    """Return what sets the two groups apart.
+
+    A row has ``name`` and ``n``; the medians over features of ``cds``, ``relative`` (over the
+    relocation null), ``support`` (active overlap patches), ``survival`` (share of pairs with mass
+    in both views) and ``density`` (share of tokens); and the sums over features of the mean
+    activation on an outlier token and on another.
+    """
+    features = partition.features
+    medians = ("cds", "relative", "support", "survival", "density")
+    sums = ("mean_on_outlier", "mean_on_normal")
+    rows: list[dict[str, Any]] = []
+    for name in ("low", "high"):
+        group = partition.group(name)
+        row: dict[str, Any] = {"name": name, "n": len(group)}
+        row |= {column: median(features[column][group]) for column in medians}
+        for column in sums:
+            values = features[column][group]
+            row[column] = float(np.nansum(values)) if np.isfinite(values).any() else math.nan
+        rows.append(row)
+    return rows
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """Return the figures that stand beside those of other runs, by the names that the page uses.
+
+    Raises:
+        ArtifactError: a stage has not finished, or its tables are not whole.
+    """
+    with tables_of(run.root):
+        part, spectrum = run.partition, run.awcds.spectrum
+        return {
+            "name": run.name,
+            "site": run.site,
+            "n_images": run.reconstruction.n_images,
+            "all": run.reconstruction.all,
+            "cds": part.cds,
+            "median_cds": median(part.cds),
+            "median_relative": median(part.features["relative"]),
+            "partition": part,
+            "n_low": len(part.low),
+            "n_high": len(part.high),
+            "tau": run.outliers.threshold,
+            "instability": run.instability.chosen,
+            "spectrum": spectrum,
+            "awcds_highest": awcds_of_highest(spectrum),
+            "awcds_median": awcds_of_median(spectrum),
+        }
+
+
+def median(values: NDArray[Any]) -> float:
+    """Return the median of the finite ``values``; NaN without any."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else math.nan
+
+
+def highest_share(spectrum: NormSpectrum) -> float:
+    """Return how many per cent of the tokens count as those of highest norm: one bin at least."""
+    return max(TOP_PERCENT, 100 / max(spectrum.percentile.size, 1))
+
+
+def awcds_of_highest(spectrum: NormSpectrum) -> float:
+    """Return the mean awCDS of the tokens of highest norm; NaN without any."""
+    return _mean_awcds(spectrum, spectrum.percentile >= 100 - highest_share(spectrum))
+
+
+def awcds_of_median(spectrum: NormSpectrum) -> float:
+    """Return the mean awCDS from the 40th to the 60th percentile of the norm; NaN without any."""
+    return _mean_awcds(spectrum, np.abs(spectrum.percentile - 50) <= 10)
+
+
+def _mean_awcds(spectrum: NormSpectrum, rows: NDArray[np.bool_]) -> float:
+    values = spectrum.awcds[rows & np.isfinite(spectrum.awcds)]
+    return float(values.mean()) if values.size else math.nan
+
+
+def describe_coverage(spectrum: NormSpectrum) -> str:
+    """Say how many tokens have no awCDS and why, and where among the norms they are."""
+    n, silent, unscored = (
+        int(column.sum()) for column in (spectrum.n_tokens, spectrum.n_silent, spectrum.n_unscored)
+    )
+    if n == 0:
+        return "There are no tokens."
+    if silent + unscored == 0:
+        text = f"Each of the {whole(n)} tokens has an awCDS."
+    else:
+        text = (
+            f"Of {whole(n)} tokens, {whole(unscored)} ({percent(unscored / n)}) have active "
+            f"features of which none has a score, and {whole(silent)} ({percent(silent / n)}) have "
+            "no active feature: they are in no mean."
+        )
+        missing = (spectrum.n_silent + spectrum.n_unscored) / np.maximum(spectrum.n_tokens, 1)
+        text += f" In the bin of highest norms they are {percent(float(missing[-1]))}."
+    shares = spectrum.scored_share[np.isfinite(spectrum.scored_share)]
+    if shares.size:
+        low, high = percent(float(shares.min())), percent(float(shares.max()))
+        span = low if low == high else f"Between {low} and {high}"
+        text += f" {span} of a bin's activation is on features with a score."
+    return text

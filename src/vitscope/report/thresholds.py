@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitscope.report.data import ReportData
-from vitscope.report.numbers import p_value, significant, whole
-from vitscope.scope.evidence import Evidence
+from vitscope.figures.numbers import p_value, significant, whole
+from vitscope.scope.thresholds import ThresholdEvidence
+from vitscope.stages.outliers import OutliersResult
+from vitscope.stages.partition import PartitionResult
 
 METHODS = {
     "valley": "valley of the density",
@@ -21,7 +22,7 @@ METHODS = {
 SAME = {"zoo": "paper"}
 """A source of τ that the alternatives know by another name."""
 
-SIGNIFICANT = 0.05
+SIGNIFICANT_P = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,22 @@ class ThresholdView:
     rows: tuple[ThresholdRow, ...]
 
 
-def gamma_view(data: ReportData) -> ThresholdView:
+def gamma_view(partition: PartitionResult) -> ThresholdView:
     """Return what the page says of γ."""
-    evidence, part = data.gamma_evidence, data.partition
-    scored = data.scores.cds[np.isfinite(data.scores.cds)]
-    n_above = int((scored > part.gamma).sum())
+    evidence, cds = partition.evidence, partition.cds
+    scored = cds[np.isfinite(cds)]
+    n_above = int((scored > partition.gamma).sum())
     return ThresholdView(
-        message=part.message,
+        message=partition.message,
         tests=describe_tests(evidence),
         firmness=evidence.describe("γ", "features", "high-CDS features"),
-        rows=_rows(evidence, part.source, part.gamma, scored.size - n_above, n_above),
+        rows=_rows(evidence, partition.source, partition.gamma, scored.size - n_above, n_above),
     )
 
 
-def tau_view(data: ReportData) -> ThresholdView:
+def tau_view(outliers: OutliersResult) -> ThresholdView:
     """Return what the page says of τ."""
-    evidence, tau = data.tau_evidence, data.tau
-    n_tokens = int(data.norm_histogram.counts.sum())
+    evidence, tau, n_tokens = outliers.evidence, outliers.threshold, outliers.n_tokens
     n_above = round(tau.share * n_tokens) if np.isfinite(tau.share) else 0
     source, tests = SAME.get(tau.source, tau.source), describe_tests(evidence)
     if evidence.n_effective < n_tokens:
@@ -77,7 +77,7 @@ def tau_view(data: ReportData) -> ThresholdView:
     )
 
 
-def describe_tests(evidence: Evidence) -> str:
+def describe_tests(evidence: ThresholdEvidence) -> str:
     """Return both tests of a single mode in words."""
     dip, silverman = evidence.dip_p, evidence.silverman_p
     text = (
@@ -86,11 +86,11 @@ def describe_tests(evidence: Evidence) -> str:
     )
     if not (np.isfinite(dip) and np.isfinite(silverman)):
         return f"{text}."
-    if max(dip, silverman) < SIGNIFICANT:
+    if max(dip, silverman) < SIGNIFICANT_P:
         return f"{text}: a single mode is unlikely."
-    if min(dip, silverman) >= SIGNIFICANT:
+    if min(dip, silverman) >= SIGNIFICANT_P:
         return f"{text}: no evidence of a second mode, and the cut is then a convention."
-    if silverman < SIGNIFICANT:
+    if silverman < SIGNIFICANT_P:
         return (
             f"{text}. They disagree: the dip test weighs a mode by its mass and overlooks a "
             "small one."
@@ -99,7 +99,7 @@ def describe_tests(evidence: Evidence) -> str:
 
 
 def _rows(
-    evidence: Evidence, source: str, used: float, below: int, above: int
+    evidence: ThresholdEvidence, source: str, used: float, below: int, above: int
 ) -> tuple[ThresholdRow, ...]:
     """Return a row per method, the run's own first."""
     own = ThresholdRow(METHODS[source], significant(used), whole(below), whole(above), True)

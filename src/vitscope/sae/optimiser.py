@@ -20,8 +20,9 @@ THETA_RATE = 10.0
 """Adam's rate of log θ over that of the weights. An encoder entry is near 1/√d, so a step changes a
 row, and with it all its activations, by about rate·√d of itself: θ has to keep up."""
 
-_ROWS_AT_ONCE = 512
-"""Dictionary rows updated at a time: their gradients stay in the cache, and the calls are few."""
+_CPU_ROWS, _GPU_ROWS = 512, 8192
+"""Dictionary rows updated at a time: on a CPU their gradients stay in the cache, on a GPU every
+block costs launches and waits (not measured)."""
 
 
 class AdamMoments(NamedTuple):
@@ -74,14 +75,14 @@ class UnitDecoderAdam:
 
     Args:
         parameters: the SAE in training.
-        rows_at_once: dictionary rows of a block.
+        rows_at_once: dictionary rows of a block; None takes what suits the device.
         row_update: takes the rows' step instead; None works by blocks.
     """
 
     def __init__(
         self,
         parameters: Parameters,
-        rows_at_once: int = _ROWS_AT_ONCE,
+        rows_at_once: int | None = None,
         row_update: RowUpdate | None = None,
     ) -> None:
         self.steps = 0
@@ -90,14 +91,9 @@ class UnitDecoderAdam:
             name: AdamMoments(tensor, torch.zeros_like(tensor), torch.zeros_like(tensor))
             for name, tensor in parameters.named().items()
         }
-        split = (
-            [
-                AdamMoments(*views)
-                for views in zip(*(t.split(rows_at_once) for t in part), strict=True)
-            ]
-            for part in (self._moments[name] for name in ("w_enc", "b_enc", "w_dec"))
-        )
-        self._blocks = list(zip(*split, strict=True))
+        at_once = rows_at_once or (_CPU_ROWS if parameters.w_enc.is_cpu else _GPU_ROWS)
+        per_feature = (self._moments[name].split(at_once) for name in ("w_enc", "b_enc", "w_dec"))
+        self._blocks = list(zip(*per_feature, strict=True))
 
     def step(self, gradients: Gradients, learning_rate: float) -> None:
         """Take one step."""
@@ -114,6 +110,7 @@ class UnitDecoderAdam:
     def _update_by_blocks(
         self, rows: RowGradients, of_b_dec: Float[Tensor, "d"], learning_rate: float
     ) -> None:
+        # twin: update_rows of triton_kernels.py, in this order of operations
         start = 0
         for w_enc, b_enc, w_dec in self._blocks:
             decoder = w_dec.parameter

@@ -9,7 +9,7 @@ import torch
 from vitscope.errors import SaeError
 from vitscope.sae.settings import Objective, SaeSettings, objective_of
 from vitscope.sae.source import TokenSource
-from vitscope.store.checksum import fingerprint as hash_of
+from vitscope.store.atomic import fingerprint as hash_of
 
 NOT_IN_KEY = {"path", "checkpoint_every", "log_every", "track", "sweep", "step"}
 """Settings that leave the weights as they are (``step``: but for rounding, as the device does):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitscope.axes import Bool, Codes, Float64, Int64, Rows
+from vitscope.axes import Bool, Codes, Float, Float64, Int64, Rows
+from vitscope.sae.code import SparseCode
 
 TOKEN_GROUPS = ("all", "outlier")
 
@@ -194,17 +195,19 @@ def _ratio(above: float, below: float, least: float = 0.0) -> float:
 
 
 class FeatureActivity:
-    """How often and how strongly each feature fires: sums over tokens, kept apart by kind.
+    """How often and how strongly each feature fires, and how much it adds: sums over tokens.
 
-    Tokens come in any order and split.
-    Means over no token, or over no firing, are NaN; the maximum of a feature that never fired
-    is 0.
+    Tokens come in any order and split. A feature fires where its activation is above 0; where it is
+    below, as a signed top-k allows, it adds to a token all the same. Means over no token, or over
+    no firing, are NaN; the maximum of a feature that never fired is 0.
 
     Attributes:
         n_tokens: tokens counted, by kind.
         count: ``[m]`` by kind: tokens on which the feature is active.
         total: ``[m]`` by kind: sum of its activations.
         maximum: ``[m]``: its largest activation on any token.
+        nonzero: ``[m]``: tokens to which the feature adds anything.
+        squares: ``[m]``: sum of its squared activations.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -212,6 +215,8 @@ class FeatureActivity:
         self.count = {kind: _zeros(n_features, torch.int64) for kind in TOKEN_KINDS}
         self.total = {kind: _zeros(n_features, torch.float64) for kind in TOKEN_KINDS}
         self.maximum = _zeros(n_features, torch.float64)
+        self.nonzero = _zeros(n_features, torch.int64)
+        self.squares = _zeros(n_features, torch.float64)
 
     @property
     def n_features(self) -> int:
@@ -220,10 +225,12 @@ class FeatureActivity:
 
     def update(self, codes: Codes, outlier_mask: Bool[Tensor, "N"]) -> None:
         """Count tokens with ``codes`` ``[N, m]``; only the non-zero entries are widened."""
-        rows, features = (codes > 0).nonzero(as_tuple=True)
-        values = codes.detach()[rows, features].double().cpu()
-        is_outlier, features = outlier_mask[rows].cpu(), features.cpu()
-        n_outliers = int(outlier_mask.sum())
+        active = SparseCode.from_dense(codes.detach())
+        self.nonzero += torch.bincount(active.features, minlength=self.n_features).cpu()
+        self.squares.index_add_(0, active.features.cpu(), active.values.double().square().cpu())
+        fired = active.take(active.values > 0)
+        features, values = fired.features.cpu(), fired.values.double().cpu()
+        is_outlier, n_outliers = outlier_mask[fired.rows].cpu(), int(outlier_mask.sum())
         for kind, mask, n in (
             ("normal", ~is_outlier, codes.shape[0] - n_outliers),
             ("outlier", is_outlier, n_outliers),
@@ -240,6 +247,8 @@ class FeatureActivity:
             self.count[kind] += other.count[kind]
             self.total[kind] += other.total[kind]
         self.maximum = torch.maximum(self.maximum, other.maximum)
+        self.nonzero += other.nonzero
+        self.squares += other.squares
 
     def density(self) -> Float64[Tensor, "m"]:
         """Share of all tokens on which each feature is active."""
@@ -257,9 +266,21 @@ class FeatureActivity:
         """Mean activation over all ``normal`` or ``outlier`` tokens, silent ones included."""
         return self.total[kind] / self.n_tokens[kind]
 
+    def energy(self, w_dec: Float[Tensor, "m d"]) -> Float64[Tensor, "m"]:
+        """Σ a²·‖d‖² of each feature per token: the mean square of what it adds."""
+        norms = w_dec.detach().cpu().double().square().sum(1)
+        return self.squares * norms / max(sum(self.n_tokens.values()), 1)
+
+    def contribution_rate(self) -> Float64[Tensor, "m"]:
+        """Share of all tokens to which each feature adds anything."""
+        return self.nonzero.double() / max(sum(self.n_tokens.values()), 1)
+
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the sums by name, for the disk."""
-        tensors = {"activity.maximum": self.maximum.clone()}
+        tensors = {
+            f"activity.{name}": getattr(self, name).clone()
+            for name in ("maximum", "nonzero", "squares")
+        }
         for kind in TOKEN_KINDS:
             tensors[f"activity.{kind}.n_tokens"] = torch.tensor(self.n_tokens[kind])
             tensors[f"activity.{kind}.count"] = self.count[kind].clone()
@@ -270,7 +291,8 @@ class FeatureActivity:
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "FeatureActivity":
         """Return what :meth:`to_tensors` was called on; other names are ignored."""
         restored = cls(tensors["activity.maximum"].numel())
-        restored.maximum = tensors["activity.maximum"].clone()
+        for name in ("maximum", "nonzero", "squares"):
+            setattr(restored, name, tensors[f"activity.{name}"].clone())
         for kind in TOKEN_KINDS:
             restored.n_tokens[kind] = int(tensors[f"activity.{kind}.n_tokens"])
             restored.count[kind] = tensors[f"activity.{kind}.count"].clone()

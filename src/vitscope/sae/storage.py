@@ -23,8 +23,7 @@ from vitscope.sae.model import (
     TokenNorm,
     TopK,
 )
-from vitscope.store.atomic import read_json, write_json
-from vitscope.store.checksum import bytes_checksum, file_checksum
+from vitscope.store.atomic import bytes_checksum, file_checksum, read_json, write_json
 from vitscope.store.tensors import load_tensors, save_tensors
 
 SAE_SCHEMA = 2

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vitscope.axes import Rows
 from vitscope.draws import generator
+from vitscope.intervals import LEVEL
 from vitscope.sae.code import SparseCode, sum_of_squares
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.tokens.sampling import HeldOut
@@ -17,8 +18,6 @@ THRESHOLD_ROWS = 2048
 
 _RESAMPLES = 200
 """Bootstrap resamples of the images behind θ's interval."""
-
-_CONFIDENCE = 0.95
 
 _LOWEST = 0.5
 """Activations are sorted down to this share of θ; where a resample's θ would lie below it (a
@@ -74,7 +73,7 @@ def fit_with_interval(sae: SparseAutoencoder, held: HeldOut, *, seed: int) -> Th
         above = weight[of_image].cumsum()  # entries at least as large as each, in the resample
         place = int(np.searchsorted(above, wanted))
         fits.append(float(values[place]) if place < values.size else _LOWEST * value)
-    tail = (1 - _CONFIDENCE) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.quantile(fits, [tail, 1 - tail])
     return ThresholdFit(value, float(low), float(high), n_images)
 

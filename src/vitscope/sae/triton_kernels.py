@@ -158,6 +158,7 @@ def update_rows(
         MORE: whether there are more gradients.
         ROWS: features per program.
     """
+    # twin: UnitDecoderAdam._update_by_blocks of optimiser.py, in this order of operations
     program = tl.program_id(0)
     columns = tl.arange(0, D)
     inside = columns < width

@@ -7,25 +7,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from vitscope.scope.bootstrap import COVERAGE, image_weights
-from vitscope.settings import Settings
+from vitscope.axes import Reals
+from vitscope.sae.code import SparseCode
+from vitscope.scope.bootstrap import image_weights, percentile_ends
 
-CELLS_PER_BIN = 40
+_CELLS_PER_BIN = 40
 """Cells of equal token count in which the bootstrap adds up each image's tokens."""
-
-
-class AwcdsSettings(Settings):
-    """awCDS over the norm spectrum."""
-
-    images: int = Field(default=1000, ge=1)
-    """Images whose patch tokens are sorted by norm."""
-
-    bins: int = Field(default=50, ge=2)
-    """Percentile bins of equal token count."""
 
 
 @dataclass(frozen=True)
@@ -59,35 +48,31 @@ class NormSpectrum:
         scored_share: share of the bin's activation that lies on features with a CDS.
     """
 
-    percentile: NDArray[np.float64]
-    norm: NDArray[np.float64]
-    awcds: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    percentile: Reals
+    norm: Reals
+    awcds: Reals
+    low: Reals
+    high: Reals
     n_tokens: NDArray[np.int64]
     n_silent: NDArray[np.int64]
     n_unscored: NDArray[np.int64]
-    scored_share: NDArray[np.float64]
+    scored_share: Reals
 
 
 def token_scope(codes: Float[Tensor, "N m"], cds: Float[Tensor, "m"]) -> TokenScope:
     """Weigh the scores ``cds`` (NaN where a feature has none) by each token's activations."""
-    defined = cds.isfinite()
     # per feature: what a unit of its activation adds to the three sums
-    adds = torch.stack([cds.nan_to_num(0.0), defined, torch.ones_like(cds)], 1).double()
-    token, feature = codes.nonzero(as_tuple=True)
-    first = torch.searchsorted(token, torch.arange(codes.shape[0], device=codes.device))
-    weights = codes[token, feature].double()
-    sums = embedding_bag(feature, adds, first, mode="sum", per_sample_weights=weights)
-    weighted, scored, active = sums.unbind(1)
+    adds = torch.stack([cds.nan_to_num(0.0), cds.isfinite(), torch.ones_like(cds)], 1).double()
+    code = SparseCode.from_dense(codes)
+    weighted, scored, active = code.with_values(code.values.double()).decode(adds).unbind(1)
     return TokenScope(weighted / scored.where(scored > 0, float("nan")), scored, active)
 
 
 def norm_spectrum(
-    norms: NDArray[np.float64],
-    awcds: NDArray[np.float64],
-    scored: NDArray[np.float64],
-    active: NDArray[np.float64],
+    norms: Reals,
+    awcds: Reals,
+    scored: Reals,
+    active: Reals,
     n_bins: int,
     *,
     seed: int,
@@ -115,7 +100,7 @@ def norm_spectrum(
     starts = np.cumsum(sizes) - sizes
     defined = np.isfinite(values)
 
-    def total(column: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    def total(column: Reals | NDArray[np.bool_]) -> Reals:
         return np.add.reduceat(column.astype(np.float64), starts)
 
     low, high = _intervals(order // norms.shape[1], values, bins, len(norms), seed)
@@ -133,39 +118,34 @@ def norm_spectrum(
 
 
 def _intervals(
-    image: NDArray[np.int64], values: NDArray[np.float64], bins: int, n_images: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    image: NDArray[np.int64], values: Reals, bins: int, n_images: int, seed: int
+) -> tuple[Reals, Reals]:
     """Return the ends of the bins' intervals, from tokens sorted by norm.
 
     Tokens are first summed within fine cells of equal count, image by image. A draw adds up the
     images that it drew; its percentiles cut the cells, taken as even inside.
     """
-    cells = min(bins * CELLS_PER_BIN, values.size)
+    cells = min(bins * _CELLS_PER_BIN, values.size)
     flat = image * cells + np.arange(values.size) * cells // values.size
     defined = np.isfinite(values)
 
-    def per_cell(column: NDArray[Any]) -> NDArray[np.float64]:
+    def per_cell(column: NDArray[Any]) -> Reals:
         sums = np.bincount(flat, column.astype(np.float64), n_images * cells)
         return np.asarray(sums, dtype=np.float64).reshape(n_images, cells)
 
     columns = [per_cell(c) for c in (np.ones(values.size), np.where(defined, values, 0.0), defined)]
-    means: list[NDArray[np.float64]] = []
+    means: list[Reals] = []
     for weights in image_weights(n_images, seed, "awcds"):
         for times, sums, counts in zip(*(_running(weights @ c) for c in columns), strict=True):
             ends = np.linspace(0.0, times[-1], bins + 1)
             above, below = (np.diff(np.interp(ends, times, c)) for c in (sums, counts))
             means.append(_ratio(above, below))
-    draws = np.stack(means)
-    empty = np.isnan(draws).all(0)
-    draws[:, empty] = 0.0  # what is nowhere defined has no quantile to warn of
-    low, high = np.nanquantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
-    low[empty] = high[empty] = np.nan
-    return low, high
+    return percentile_ends(np.stack(means))
 
 
-def _running(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _running(rows: Reals) -> Reals:
     return np.pad(rows.cumsum(1), ((0, 0), (1, 0)))
 
 
-def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ratio(above: Reals, below: Reals) -> Reals:
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 1e-9)

@@ -1,26 +1,24 @@
-"""How far a threshold moves when the sample is drawn again: percentile bootstrap intervals."""
+"""How far a figure moves when the sample is drawn again: percentile bootstrap intervals.
 
-from collections.abc import Callable, Iterator
+B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. What depends on
+one another is drawn together: all tokens of an image, or all images' weights for every figure.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vitscope.axes import Reals
 from vitscope.draws import generator
-from vitscope.scope.binned import Binned
+from vitscope.intervals import LEVEL
+from vitscope.scope.modes import Binned
 
 N_DRAWS = 1000
 """Bootstrap draws of every interval."""
 
-COVERAGE = 0.95
-"""Of every interval, between the percentiles that leave as much on either side."""
-
 DRAWS_AT_ONCE = 100
 """Resamples held in memory together."""
-
-Values = NDArray[np.float64]
-Estimator = Callable[[Binned], Values]
-"""Thresholds of many resamples, [n_draws]; NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -64,27 +62,38 @@ def resampled_images(binned: Binned, seed: int, purpose: str) -> Iterator[Binned
         yield Binned(binned.low, binned.high, weights @ binned.counts)
 
 
-def image_weights(n_images: int, seed: int, purpose: str) -> Iterator[Values]:
+def image_weights(n_images: int, seed: int, purpose: str) -> Iterator[Reals]:
     """Yield how often each image is drawn, [draws, n_images], until there are ``N_DRAWS``."""
     random = generator(seed, "bootstrap", purpose)
     for n in _blocks():
         yield random.multinomial(n_images, np.full(n_images, 1 / n_images), n).astype(np.float64)
 
 
-def interval_of(draws: Values) -> Interval:
+def percentile_ends(draws: Reals) -> tuple[Reals, Reals]:
+    """Return the ends of the percentile intervals of ``draws`` [n, ...], over what is not NaN.
+
+    NaN where no draw has a value.
+    """
+    found = np.isfinite(draws)
+    empty = ~found.any(0)
+    # what has no value has no quantile to warn of
+    known = np.where(found, draws, np.where(empty, 0.0, np.nan))
+    ends = np.nanquantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.where(empty, np.nan, ends)
+    return low, high
+
+
+def interval_of(draws: Reals) -> Interval:
     """Return the percentile interval of ``draws`` [n], of those that are not NaN."""
-    found = draws[np.isfinite(draws)]
-    if not found.size:
-        return Interval(float("nan"), float("nan"), 0.0, draws.size)
-    low, high = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Interval(float(low), float(high), found.size / draws.size, draws.size)
+    low, high = percentile_ends(draws)
+    return Interval(float(low), float(high), float(np.isfinite(draws).mean()), draws.size)
 
 
 def effective_size(per_image: Binned) -> float:
     """Return how many independent values know F as well as these, which come image by image.
 
-    N over the design effect: the variance of F̂ between images (of a ratio, linearised) over what
-    independent values would have, both summed over F's nine deciles. At most N.
+    N over the design effect (Kish, "Survey Sampling", 1965): the variance of F̂ between images over
+    what independent values would have, both summed over F's nine deciles. At most N.
 
     Args:
         per_image: counts of each image, [B, n_bins].
@@ -97,6 +106,8 @@ def effective_size(per_image: Binned) -> float:
     bins = np.unique(np.searchsorted(reached, np.arange(1, 10) / 10))
     share = reached[bins]
     below = per_image.counts.cumsum(1)[:, bins]
+    # F̂ = Σ below / Σ size is a ratio of sums over images: to first order it varies as the mean of
+    # the residuals below - F·size does
     residual = below - per_image.size[:, None] * share
     clustered = (residual**2).sum() * n_images / (n_images - 1) / size
     independent = (share * (1 - share)).sum()

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitscope.axes import Reals
 from vitscope.scope.pairs import PairScores
 from vitscope.scope.settings import Missing
-
-Column = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -31,19 +30,19 @@ class FeatureScores:
         relative: ``cds_drop / null``: 0 anchored, about 1 relocating at random.
     """
 
-    cds: Column
-    cds_se: Column
-    cds_max: Column
-    cds_drop: Column
-    cds_zero: Column
+    cds: Reals
+    cds_se: Reals
+    cds_max: Reals
+    cds_drop: Reals
+    cds_zero: Reals
     n_pairs: NDArray[np.int64]
     n_missed: NDArray[np.int64]
     n_exemplars: NDArray[np.int64]
-    survival: Column
-    support: Column
-    null: Column
-    cross: Column
-    relative: Column
+    survival: Reals
+    support: Reals
+    null: Reals
+    cross: Reals
+    relative: Reals
 
 
 def summarise_pairs(
@@ -59,18 +58,20 @@ def summarise_pairs(
         min_pairs: a mean over fewer is no score, but NaN.
     """
 
-    def per_feature(values: Column, rows: NDArray[np.bool_]) -> tuple[Column, Column, Column]:
+    def per_feature(values: Reals, rows: NDArray[np.bool_]) -> tuple[Reals, Reals, Reals]:
         feature = pairs.feature[rows]
-        count: Column = np.bincount(feature, minlength=n_features).astype(np.float64)
-        total: Column = np.bincount(feature, values[rows], n_features).astype(np.float64)
-        mean = _divide(total, count)
+        count: Reals = np.bincount(feature, minlength=n_features).astype(np.float64)
+        total: Reals = np.bincount(feature, values[rows], n_features).astype(np.float64)
+        mean = ratio_or_nan(total, count)
         # two-pass: a difference of large sums would lose the small spreads
         squares = (values[rows] - mean[feature]) ** 2
-        spread: Column = np.bincount(feature, squares, n_features).astype(np.float64)
-        error = np.sqrt(_divide(spread, np.where(count > 1, count - 1, 0)) / np.maximum(count, 1))
+        spread: Reals = np.bincount(feature, squares, n_features).astype(np.float64)
+        error = np.sqrt(
+            ratio_or_nan(spread, np.where(count > 1, count - 1, 0)) / np.maximum(count, 1)
+        )
         return mean, error, count
 
-    def scored(values: Column, rows: NDArray[np.bool_]) -> tuple[Column, Column, Column]:
+    def scored(values: Reals, rows: NDArray[np.bool_]) -> tuple[Reals, Reals, Reals]:
         mean, error, count = per_feature(values, rows)
         enough = count >= min_pairs
         return np.where(enough, mean, np.nan), np.where(enough, error, np.nan), count
@@ -98,14 +99,15 @@ def summarise_pairs(
         n_pairs=count.astype(np.int64),
         n_missed=np.bincount(pairs.feature[missed], minlength=n_features),
         n_exemplars=n_exemplars.astype(np.int64),
-        survival=_divide(readings["drop"][2], n_exemplars),
+        survival=ratio_or_nan(readings["drop"][2], n_exemplars),
         support=per_feature(cells.astype(np.float64), kept | missed)[0],
         null=null,
         cross=per_feature(pairs.cross / diameter, np.isfinite(pairs.cross))[0],
-        relative=_divide(readings["drop"][0], null),
+        relative=ratio_or_nan(readings["drop"][0], null),
     )
 
 
-def _divide(numerator: Column, denominator: Column) -> Column:
+def ratio_or_nan(numerator: Reals, denominator: Reals) -> Reals:
+    """Divide; NaN where the denominator is not positive."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator > 0, numerator / denominator, np.nan)

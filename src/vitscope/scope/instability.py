@@ -8,6 +8,11 @@ Three readings of the paper's text, in one pass over one pair of views:
 
 Which tokens are outliers has three readings too. A token's distances do not depend on them: each is
 computed once, and then grouped three times.
+
+A column runs over every query of the overlap, and so does the mean that a key receives. So each row
+of attention is computed once, a few rows at a time; what is kept are the rows and columns of chosen
+tokens and one sum. With V views, A heads and G tokens on an overlap of q² patches that is
+2·A·G·q² + A·q² numbers a view, and V·A·``QUERY_CHUNK`` rows while they are read: never a whole P×P.
 """
 
 from collections.abc import Sequence
@@ -15,26 +20,98 @@ from dataclasses import dataclass
 from typing import Self, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from vitscope.axes import Reals
+from vitscope.backbones.attention import QUERY_CHUNK, BlockAttention
 from vitscope.draws import generator
-from vitscope.emd.transport import emd
-from vitscope.scope.instability_maps import ViewMaps
-from vitscope.scope.outliers import Membership, Reading, outlier_membership
+from vitscope.scope.outliers import outlier_membership
+from vitscope.scope.settings import AttentionReading, Membership
 from vitscope.scope.views import Overlap
+from vitscope.transport.emd import emd
 
-READINGS: tuple[Reading, ...] = ("query", "received", "key")
+ATTENTION_READINGS: tuple[AttentionReading, ...] = get_args(AttentionReading)
 MEMBERSHIPS: tuple[Membership, ...] = get_args(Membership)
-GROUPS = ("out", "non")
+COMPARED_GROUPS = ("outlier", "other")
 
-SHAPE = (len(READINGS), len(MEMBERSHIPS), len(GROUPS))
+INSTABILITY_SHAPE = (len(ATTENTION_READINGS), len(MEMBERSHIPS), len(COMPARED_GROUPS))
 """Axes of every figure of an image: reading, membership, group."""
 
-OWN_MAPS = (np.asarray([True, False]), np.asarray([False, True]))
+_RECEIVED_GROUPS = (np.asarray([True, False]), np.asarray([False, True]))
 """The groups of ``received``: its first map is over outlier keys, its second over the others."""
 
-Mask = NDArray[np.bool_]
-Array = NDArray[np.float64]
+_Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ViewMaps:
+    """Attention of one view between the q² patches that it shares with the other one.
+
+    Attributes:
+        query: rows of the chosen tokens over the overlap's keys, float32 [A, G, q²].
+        key: columns of the same tokens over the overlap's queries, float32 [A, G, q²].
+        received: what every key of the overlap receives, averaged over its queries, float32
+            [A, q²]; summed in float64.
+    """
+
+    query: NDArray[np.float32]
+    key: NDArray[np.float32]
+    received: NDArray[np.float32]
+
+
+@torch.inference_mode()
+def read_maps(
+    attention: BlockAttention, cells: NDArray[np.int64], tokens: Sequence[NDArray[np.int64]]
+) -> list[ViewMaps]:
+    """Read the maps of every view in ``attention``; its views share the place of the overlap.
+
+    Args:
+        attention: of V views.
+        cells: flat patch positions of the overlap, [q²].
+        tokens: for each view the chosen tokens, counted within the overlap, ascending, [G].
+    """
+    places = torch.from_numpy(cells) + attention.n_prefix
+    kept = [_Kept(torch.from_numpy(chosen)) for chosen in tokens]
+    received: Tensor | float = 0.0
+    for start in range(0, len(cells), QUERY_CHUNK):
+        received = received + _read_rows(attention, places, start, kept)
+    assert isinstance(received, Tensor)
+    means = (received / len(cells)).float().cpu().numpy()
+    return [one.joined(mean) for one, mean in zip(kept, means, strict=True)]
+
+
+class _Kept:
+    """What has been kept of one view."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+        self.rows: list[Tensor] = []
+        self.columns: list[Tensor] = []
+
+    def take(self, rows: Tensor, start: int) -> None:
+        """Keep, of rows [A, n, q²] from position ``start`` on, what belongs to chosen tokens."""
+        tokens = self.tokens
+        inside = tokens[(tokens >= start) & (tokens < start + rows.shape[1])] - start
+        # indexed by tensors, and so copied: the rows themselves are let go
+        self.rows.append(rows[:, inside.to(rows.device)].cpu())
+        self.columns.append(rows[:, :, tokens.to(rows.device)].cpu())
+
+    def joined(self, received: NDArray[np.float32]) -> ViewMaps:
+        columns = torch.cat(self.columns, 1).transpose(1, 2)
+        return ViewMaps(torch.cat(self.rows, 1).numpy(), columns.contiguous().numpy(), received)
+
+
+def _read_rows(
+    attention: BlockAttention, places: Tensor, start: int, kept: Sequence[_Kept]
+) -> Tensor:
+    """Read one chunk of rows and return its sum over queries, float64 [V, A, q²]."""
+    rows = attention.rows(places[start : start + QUERY_CHUNK])
+    over_overlap = rows[..., places.to(rows.device)]
+    for one, of_view in zip(kept, over_overlap, strict=True):
+        one.take(of_view, start)
+    return over_overlap.sum(2, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -54,7 +131,7 @@ class ComparedTokens:
     @classmethod
     def choose(
         cls,
-        outliers: tuple[Mask, Mask],
+        outliers: tuple[_Mask, _Mask],
         overlap: Overlap,
         n_others: int,
         key: tuple[int | str, ...],
@@ -77,7 +154,7 @@ class ComparedTokens:
         out, others = self._members("either")
         return np.sort(np.concatenate([out, others]))
 
-    def groups(self, membership: Membership) -> tuple[Mask, Mask]:
+    def groups(self, membership: Membership) -> tuple[_Mask, _Mask]:
         """Return which of ``tokens`` are the outliers, and which the others drawn, bool [G] each.
 
         An outlier in one view only counts among the others where ``membership`` says so, and then
@@ -98,7 +175,7 @@ class ComparedTokens:
 
 @dataclass(frozen=True)
 class ImageInstability:
-    """One image at one shift; axes as in ``SHAPE``.
+    """One image at one shift; axes as in ``INSTABILITY_SHAPE``.
 
     ``received`` compares maps over each view's own outliers, whatever the membership: it stands
     under each of them unchanged.
@@ -110,7 +187,7 @@ class ImageInstability:
         n_outliers: outlier tokens of the overlap, by membership, [3].
     """
 
-    emd: Array
+    emd: Reals
     n_maps: NDArray[np.int64]
     n_missed: NDArray[np.int64]
     n_outliers: NDArray[np.int64]
@@ -131,7 +208,9 @@ def image_instability(
     first, second = (_stack(view, own, overlap) for view, own in pairs)
     distances, missed = _compare(first, second, overlap, workers)
     n_heads, n_tokens = views[0].query.shape[:2]
-    ends = np.cumsum([n_heads * n_tokens, n_heads * len(GROUPS)])  # in the order of READINGS
+    ends = np.cumsum(
+        [n_heads * n_tokens, n_heads * len(COMPARED_GROUPS)]
+    )  # in the order of ATTENTION_READINGS
     by_reading = [
         (d.reshape(n_heads, -1), m.reshape(n_heads, -1))
         for d, m in zip(np.split(distances, ends), np.split(missed, ends), strict=True)
@@ -139,14 +218,14 @@ def image_instability(
     return _group(by_reading, tokens)
 
 
-def _group(by_reading: Sequence[tuple[Array, Mask]], tokens: ComparedTokens) -> ImageInstability:
+def _group(by_reading: Sequence[tuple[Reals, _Mask]], tokens: ComparedTokens) -> ImageInstability:
     """Average distances [A, G], and [A, 2] for ``received``, over the groups of each membership."""
-    mean = np.full(SHAPE, np.nan)
-    n_maps, n_missed = np.zeros((2, *SHAPE), np.int64)
+    mean = np.full(INSTABILITY_SHAPE, np.nan)
+    n_maps, n_missed = np.zeros((2, *INSTABILITY_SHAPE), np.int64)
     for m, membership in enumerate(MEMBERSHIPS):
         of_tokens = tokens.groups(membership)
         for r, (distances, missed) in enumerate(by_reading):
-            groups = OWN_MAPS if READINGS[r] == "received" else of_tokens
+            groups = _RECEIVED_GROUPS if ATTENTION_READINGS[r] == "received" else of_tokens
             for g, group in enumerate(groups):
                 values = distances[:, group]
                 defined = np.isfinite(values)
@@ -158,7 +237,7 @@ def _group(by_reading: Sequence[tuple[Array, Mask]], tokens: ComparedTokens) -> 
     return ImageInstability(mean, n_maps, n_missed, n_outliers)
 
 
-def _stack(view: ViewMaps, own: Mask, overlap: Overlap) -> NDArray[np.float32]:
+def _stack(view: ViewMaps, own: _Mask, overlap: Overlap) -> NDArray[np.float32]:
     """Return the maps of every reading, one after the other, as [N, q, q]."""
     # each view's own outliers: a map of where they are, not of where they might be
     received = view.received[:, None] * np.stack([own, ~own])
@@ -168,7 +247,7 @@ def _stack(view: ViewMaps, own: Mask, overlap: Overlap) -> NDArray[np.float32]:
 
 def _compare(
     first: NDArray[np.float32], second: NDArray[np.float32], overlap: Overlap, workers: int
-) -> tuple[Array, Mask]:
+) -> tuple[Reals, _Mask]:
     """Return the distance of every pair, and which ones are empty in exactly one view.
 
     Such a pair counts D_grid; one empty in both counts nothing: NaN.

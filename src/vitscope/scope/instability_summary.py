@@ -1,8 +1,9 @@
 """Attention instability over a set of images: means, ratios, and how sure they are.
 
-Images are resampled by a Poisson bootstrap: in every resample an image counts as often as a Poisson
-draw of mean 1 says, and that draw depends on the seed and the image alone. The sums can therefore
-be carried from image to image, in whatever pieces, and nothing is kept of an image once it is in.
+Images are resampled by a Poisson bootstrap (Chamandy, Muralidharan, Najmi and Naidu, "Estimating
+uncertainty for massive data streams", 2012): in every resample an image counts as often as a
+Poisson draw of mean 1 says, and that draw depends on the seed and the image alone. The sums can
+therefore be carried from image to image, in whatever pieces, and nothing is kept of an image.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,16 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitscope.axes import Reals
 from vitscope.draws import generator
-from vitscope.scope.instability import GROUPS, MEMBERSHIPS, READINGS, SHAPE
+from vitscope.scope.bootstrap import N_DRAWS, percentile_ends
+from vitscope.scope.cds import ratio_or_nan
+from vitscope.scope.instability import (
+    ATTENTION_READINGS,
+    COMPARED_GROUPS,
+    INSTABILITY_SHAPE,
+    MEMBERSHIPS,
+)
 from vitscope.scope.views import Overlap
-
-N_RESAMPLES = 1000
-"""Enough that the ends of a 95 % interval are off by a tenth of a standard error or less."""
-
-CONFIDENCE = 0.95
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class ReadingInstability:
         membership: when a token is an outlier: ``either``, ``first``, ``both``.
         reading: the maps compared: ``query``, ``received``, ``key``.
         diameter: D_grid of that shift, in patches.
-        out: outlier tokens.
-        non: the others.
-        ratio: D̄_out / D̄_non; NaN where either is undefined or the second is 0.
+        outlier: outlier tokens.
+        other: the others.
+        ratio: D̄ of outliers over D̄ of others; NaN where either is undefined or the second is 0.
         ratio_low: lower end of its 95 % interval, both means resampled over the same images.
         ratio_high: upper end.
     """
@@ -72,8 +74,8 @@ class ReadingInstability:
     membership: str
     reading: str
     diameter: float
-    out: GroupInstability
-    non: GroupInstability
+    outlier: GroupInstability
+    other: GroupInstability
     ratio: float
     ratio_low: float
     ratio_high: float
@@ -88,16 +90,16 @@ class InstabilitySums:
     """
 
     def __init__(self, n_shifts: int, seed: int) -> None:
-        self._shape, self._seed = (n_shifts, *SHAPE), seed
+        self._shape, self._seed = (n_shifts, *INSTABILITY_SHAPE), seed
         n_columns = int(np.prod(self._shape))
         self._n_images, self._n_maps, self._n_missed = np.zeros((3, n_columns), np.int64)
         self._mean, self._spread, self._total = np.zeros((3, n_columns))
-        self._of_images, self._of_maps = np.zeros((2, 2, N_RESAMPLES, n_columns))
+        self._of_images, self._of_maps = np.zeros((2, 2, N_DRAWS, n_columns))
 
     def add(
         self,
         image_ids: Sequence[str],
-        emd: Array,
+        emd: Reals,
         n_maps: NDArray[np.int64],
         n_missed: NDArray[np.int64],
     ) -> None:
@@ -118,20 +120,26 @@ class InstabilitySums:
         """Return a row for every shift, membership and reading, in that order."""
         rows: list[ReadingInstability] = []
         groups = self._groups()
-        means = _ratio(self._of_images[0], self._of_images[1])
+        means = ratio_or_nan(self._of_images[0], self._of_images[1])
         for s, overlap in enumerate(overlaps):
             for m, membership in enumerate(MEMBERSHIPS):
-                for r, reading in enumerate(READINGS):
-                    columns = [self._column(s, r, m, g) for g in range(len(GROUPS))]
-                    out, non = (groups[column] for column in columns)
-                    resampled = _ratio(means[:, columns[0]], means[:, columns[1]])
-                    known = min(out.n_images, non.n_images)
-                    low, high = _interval(resampled[:, None], np.asarray([known]))[:, 0]
-                    ratio = float(_ratio(np.asarray(out.mean), np.asarray(non.mean)))
-                    both = (out, non, ratio, float(low), float(high))
+                for r, reading in enumerate(ATTENTION_READINGS):
+                    columns = [self._column(s, r, m, g) for g in range(len(COMPARED_GROUPS))]
+                    outlier, other = (groups[column] for column in columns)
+                    resampled = ratio_or_nan(means[:, columns[0]], means[:, columns[1]])
+                    known = min(outlier.n_images, other.n_images)
+                    low, high = _ends(resampled[:, None], np.asarray([known]))
                     rows.append(
                         ReadingInstability(
-                            overlap.shift, membership, reading, overlap.diameter, *both
+                            shift=overlap.shift,
+                            membership=membership,
+                            reading=reading,
+                            diameter=overlap.diameter,
+                            outlier=outlier,
+                            other=other,
+                            ratio=outlier.mean / other.mean if other.mean > 0 else float("nan"),
+                            ratio_low=float(low[0]),
+                            ratio_high=float(high[0]),
                         )
                     )
         return tuple(rows)
@@ -139,7 +147,7 @@ class InstabilitySums:
     def _column(self, *place: int) -> int:
         return int(np.ravel_multi_index(place, self._shape))
 
-    def _add_moments(self, values: Array, has: NDArray[np.bool_]) -> None:
+    def _add_moments(self, values: Reals, has: NDArray[np.bool_]) -> None:
         # pieces are merged by their centred sums (Chan, Golub, LeVeque): Σx² would lose digits
         n_new = has.sum(0)
         mean_new = values.sum(0) / np.maximum(n_new, 1)
@@ -150,10 +158,10 @@ class InstabilitySums:
         self._mean += step * share
         self._n_images = n
 
-    def _weights(self, image_ids: Iterable[str]) -> Array:
-        """Return how often each image counts in every resample, [N_RESAMPLES, n]."""
+    def _weights(self, image_ids: Iterable[str]) -> Reals:
+        """Return how often each image counts in every resample, [N_DRAWS, n]."""
         draws = [
-            generator(self._seed, "bootstrap", image_id).poisson(1.0, N_RESAMPLES)
+            generator(self._seed, "bootstrap", image_id).poisson(1.0, N_DRAWS)
             for image_id in image_ids
         ]
         return np.asarray(draws, dtype=np.float64).T
@@ -162,10 +170,10 @@ class InstabilitySums:
         """Return every column as a record."""
         n = self._n_images
         mean = np.where(n > 0, self._mean, np.nan)
-        variance = _ratio(self._spread, (n - 1).astype(np.float64)) / np.maximum(n, 1)
-        low, high = _interval(_ratio(*self._of_images), n)
-        pooled = _ratio(self._total, self._n_maps.astype(np.float64))
-        pooled_low, pooled_high = _interval(_ratio(*self._of_maps), n)
+        variance = ratio_or_nan(self._spread, (n - 1).astype(np.float64)) / np.maximum(n, 1)
+        low, high = _ends(ratio_or_nan(*self._of_images), n)
+        pooled = ratio_or_nan(self._total, self._n_maps.astype(np.float64))
+        pooled_low, pooled_high = _ends(ratio_or_nan(*self._of_maps), n)
         columns = zip(
             *(mean.tolist(), np.sqrt(variance).tolist(), low.tolist(), high.tolist()),
             *(n.tolist(), self._n_maps.tolist(), self._n_missed.tolist()),
@@ -175,20 +183,11 @@ class InstabilitySums:
         return [GroupInstability(*column) for column in columns]
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Divide; NaN where the denominator is not positive."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(denominator > 0, numerator / denominator, np.nan)
-
-
-def _interval(resampled: Array, n_images: NDArray[np.int64]) -> Array:
-    """Return both ends [2, K] of the percentile interval of columns [N_RESAMPLES, K].
+def _ends(resampled: Reals, n_images: NDArray[np.int64]) -> tuple[Reals, Reals]:
+    """Return the ends [K] of the percentile intervals of columns [N_DRAWS, K].
 
     A resample that holds no image of a group says nothing of it; one image says nothing of others.
     """
-    ends = np.full((2, resampled.shape[1]), np.nan)
-    known = (n_images > 1) & np.isfinite(resampled).any(0)
-    tail = 50 * (1 - CONFIDENCE)
-    if known.any():
-        ends[:, known] = np.nanpercentile(resampled[:, known], [tail, 100 - tail], axis=0)
-    return ends
+    several = n_images > 1
+    low, high = (np.where(several, end, np.nan) for end in percentile_ends(resampled))
+    return low, high

@@ -5,15 +5,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
+from vitscope.axes import Reals
 from vitscope.errors import BackboneError
-from vitscope.scope.binned import Binned, bin_rows
-from vitscope.scope.valley import Valley, find_valleys
-from vitscope.settings import Settings
-
-Membership = Literal["either", "first", "both"]
-Reading = Literal["query", "received", "key"]
+from vitscope.scope.bootstrap import effective_size, resampled_images
+from vitscope.scope.modes import Binned, bin_rows, silverman_bandwidth
+from vitscope.scope.settings import Membership, OutlierSettings
+from vitscope.scope.thresholds import ThresholdEvidence, Valley, find_valleys, threshold_evidence
 
 MIN_OUTLIER_SHARE = 0.001
 """A high-norm mode holds at least this share of the patch tokens."""
@@ -25,28 +23,6 @@ SMALLEST_NORM = 1e-12
 """Norms below are counted here: zero has no logarithm."""
 
 TauSource = Literal["given", "zoo", "valley", "percentile"]
-
-
-class OutlierSettings(Settings):
-    """Outlier threshold and attention instability (protocol, sections 1 and 7)."""
-
-    tau: float | None = Field(default=None, gt=0)
-    """τ by hand; None proposes the valley of the log-norm histogram."""
-
-    tau_percentile: float = Field(default=98.0, gt=0, lt=100)
-    """Percentile of the norms that stands in for τ where there is no second mode."""
-
-    images: int = Field(default=1000, ge=1)
-    """Images for τ and for the instability, one per class in turn."""
-
-    tokens_per_image: int = Field(default=16, ge=0)
-    """Non-outlier tokens drawn per image; outliers all count; 0 takes every token."""
-
-    membership: Membership = "either"
-    """A token is an outlier when its norm exceeds τ in either view, in the first, or in both."""
-
-    attention: Reading = "query"
-    """The reading shown first; all three are always computed."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +53,12 @@ class NormHistogram:
         counts: tokens in each bin, [n].
     """
 
-    edges: NDArray[np.float64]
+    edges: Reals
     counts: NDArray[np.int64]
 
 
 def propose_tau(
-    norms: NDArray[np.float64], settings: OutlierSettings, *, known: float | None = None
+    norms: Reals, settings: OutlierSettings, *, known: float | None = None
 ) -> OutlierThreshold:
     """Propose τ from patch-token norms: the valley between the bulk and the high-norm mode.
 
@@ -122,7 +98,7 @@ def propose_tau(
     return OutlierThreshold(tau, source, float((norms > tau).mean()), peaks, message)
 
 
-def bin_norms(norms: NDArray[np.float64]) -> Binned:
+def bin_norms(norms: Reals) -> Binned:
     """Count log10 of the norms [B, T] of each image, [B, n_bins], on an axis that holds all.
 
     Raises:
@@ -153,6 +129,44 @@ def norm_valleys(binned: Binned) -> list[Valley]:
         else valley
         for valley in find_valleys(binned, min_share=least)
     ]
+
+
+def tau_evidence(
+    norms: Reals,
+    threshold: OutlierThreshold,
+    settings: OutlierSettings,
+    *,
+    seed: int,
+    known: float | None = None,
+) -> ThresholdEvidence:
+    """Test, bootstrap and compare ``threshold``.
+
+    Tokens of one image depend on one another: the bootstrap draws images with all their tokens,
+    and the tests are told of as many independent tokens as know as much (the design effect).
+
+    Args:
+        norms: L2 norms, image by image, [B, T].
+        threshold: proposed from these norms.
+        settings: of the proposal.
+        seed: of the bootstraps.
+        known: τ of the paper for this model and block.
+    """
+    per_image, percentile = bin_norms(norms), settings.tau_percentile
+    whole = Binned(per_image.low, per_image.high, per_image.counts.sum(0))
+    stands_in = threshold.source == "percentile"
+    return threshold_evidence(
+        norms.ravel(),
+        threshold.tau,
+        whole,
+        resampled_images(per_image, seed, "tau"),
+        norm_valleys,
+        stand_in=("percentile", lambda b: b.quantile(percentile / 100)) if stands_in else None,
+        narrowest=float(silverman_bandwidth(whole)),
+        others={"percentile": float(np.percentile(norms, percentile)), "paper": known},
+        n_effective=effective_size(per_image),
+        seed=seed,
+        least_logged=SMALLEST_NORM,
+    )
 
 
 def outlier_membership(

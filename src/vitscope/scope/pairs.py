@@ -20,10 +20,10 @@ from torch import Tensor
 
 from vitscope.axes import Reals
 from vitscope.draws import draw_key
-from vitscope.emd.transport import emd
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.exemplars import Wanted
 from vitscope.scope.views import Overlap
+from vitscope.transport.emd import emd
 
 _VIEWS = ("first", "second")
 _ENTRY_BITS, _ATTEMPT_BITS = 24, 24

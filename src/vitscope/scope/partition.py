@@ -6,10 +6,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vitscope.axes import Reals
 from vitscope.errors import ConfigError
-from vitscope.scope.binned import Binned, bin_sample
-from vitscope.scope.otsu import otsu_threshold
-from vitscope.scope.valley import Valley, find_valleys
+from vitscope.scope.bootstrap import resampled
+from vitscope.scope.modes import Binned, bin_sample
+from vitscope.scope.settings import UnscoredRule
+from vitscope.scope.thresholds import (
+    ThresholdEvidence,
+    Valley,
+    find_valleys,
+    otsu_threshold,
+    threshold_evidence,
+)
 
 MIN_MODE_SHARE = 0.05
 """A mode of the CDS histogram holds at least this share of the scored features."""
@@ -22,7 +30,7 @@ GammaSource = Literal["given", "valley", "otsu"]
 
 @dataclass(frozen=True)
 class Partition:
-    """Feature indices by group, ascending, and how γ was found.
+    """A dictionary in two groups, and how γ was found.
 
     Attributes:
         gamma: γ; a feature is low-CDS when its CDS ≤ γ.
@@ -30,9 +38,7 @@ class Partition:
         mode_peaks: CDS of each mode found.
         bandwidth: of the kernel density that showed them.
         message: how γ was found, in a sentence.
-        low: features with CDS ≤ γ.
-        high: features with CDS > γ.
-        unscored: features without a CDS.
+        group: ``low``, ``high`` or ``unscored`` for every feature, [m].
     """
 
     gamma: float
@@ -40,22 +46,32 @@ class Partition:
     mode_peaks: tuple[float, ...]
     bandwidth: float
     message: str
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    unscored: NDArray[np.int64]
+    group: NDArray[np.str_]
 
-    def labels(self, n_features: int) -> list[str]:
-        """Return ``low``, ``high`` or ``unscored`` for every feature."""
-        group = np.full(n_features, "unscored", dtype=object)
-        group[self.low], group[self.high] = "low", "high"
-        return [str(name) for name in group]
+    @property
+    def low(self) -> NDArray[np.int64]:
+        """Features with CDS ≤ γ, ascending."""
+        return np.flatnonzero(self.group == "low")
+
+    @property
+    def high(self) -> NDArray[np.int64]:
+        """Features with CDS > γ, ascending."""
+        return np.flatnonzero(self.group == "high")
+
+    @property
+    def unscored(self) -> NDArray[np.int64]:
+        """Features without a CDS, ascending."""
+        return np.flatnonzero(self.group == "unscored")
+
+
+def group_of(cds: Reals, gamma: float, unscored: UnscoredRule = "separate") -> NDArray[np.str_]:
+    """Return ``low`` (CDS ≤ γ), ``high`` (CDS > γ) or ``unscored`` for every score, [m]."""
+    without = "low" if unscored == "low" else "unscored"
+    return np.select([cds > gamma, cds <= gamma], ["high", "low"], without)
 
 
 def partition_features(
-    cds: NDArray[np.float64],
-    *,
-    gamma: float | None = None,
-    unscored: Literal["separate", "low"] = "separate",
+    cds: Reals, *, gamma: float | None = None, unscored: UnscoredRule = "separate"
 ) -> Partition:
     """Split features at γ, found in the CDS histogram unless given.
 
@@ -67,8 +83,7 @@ def partition_features(
     Raises:
         ConfigError: no feature has a CDS, and so there is nothing to split.
     """
-    missing = ~np.isfinite(cds)
-    if missing.all():
+    if not np.isfinite(cds).any():
         raise ConfigError(
             "no feature has a CDS: none fired on any exemplar pair; check that the SAE and the "
             "backbone belong together (evaluate), or score more images"
@@ -77,16 +92,13 @@ def partition_features(
     valley = cds_valleys(binned)[0]
     peaks = tuple(mode.peak for mode in valley.modes)
     chosen, source, message = _choose(gamma, valley, binned)
-    low = (cds <= chosen) | (missing if unscored == "low" else False)
     return Partition(
         gamma=chosen,
         source=source,
         mode_peaks=peaks,
         bandwidth=valley.bandwidth,
         message=message,
-        low=np.flatnonzero(low),
-        high=np.flatnonzero(cds > chosen),
-        unscored=np.flatnonzero(missing & ~low),
+        group=group_of(cds, chosen, unscored),
     )
 
 
@@ -106,7 +118,37 @@ def _choose(gamma: float | None, valley: Valley, binned: Binned) -> tuple[float,
     return cut, "otsu", message
 
 
-def bin_cds(cds: NDArray[np.float64]) -> Binned:
+def gamma_evidence(
+    cds: Reals, partition: Partition, *, seed: int, paper: float | None = None
+) -> ThresholdEvidence:
+    """Test, bootstrap and compare the γ of ``partition``.
+
+    The bootstrap draws features; that each score is itself a mean over a few images is not in it.
+    It repeats the search for a valley, kernel width included, or Otsu's where that stood in.
+
+    Args:
+        cds: score of every feature, NaN where it has none, [m].
+        partition: of these features.
+        seed: of the bootstraps.
+        paper: γ that the paper gives for this model and block.
+    """
+    scored = cds[np.isfinite(cds)]
+    binned = bin_sample(scored, 0.0, 1.0)
+    return threshold_evidence(
+        scored,
+        partition.gamma,
+        binned,
+        resampled(binned, seed, "gamma"),
+        cds_valleys,
+        stand_in=("Otsu", otsu_threshold) if partition.source == "otsu" else None,
+        narrowest=partition.bandwidth,
+        others={"paper": paper},
+        n_effective=float(scored.size),
+        seed=seed,
+    )
+
+
+def bin_cds(cds: Reals) -> Binned:
     """Count the scores [m] that are defined, as one sample [1, n_bins]."""
     binned = bin_sample(cds[np.isfinite(cds)], 0.0, 1.0)
     return Binned(binned.low, binned.high, binned.counts[None])
@@ -117,7 +159,7 @@ def cds_valleys(binned: Binned) -> list[Valley]:
     return find_valleys(binned, min_share=MIN_MODE_SHARE, bandwidth=cds_bandwidth)
 
 
-def cds_bandwidth(binned: Binned) -> NDArray[np.float64]:
+def cds_bandwidth(binned: Binned) -> Reals:
     """Return 0.9·sd·n^(-1/5), at most ``MAX_BANDWIDTH``.
 
     Silverman's rule without its interquartile range, which the spike of local features at 0 makes

@@ -1,26 +1,36 @@
-"""How firm is a score? The same features under another choice: do ranks and groups stay?"""
+"""How firm is a score? The same features under another choice: do ranks and groups stay?
+
+Between two dictionaries, whose features are numbered differently, features are matched first.
+"""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from torch import Tensor
 
+from vitscope.axes import Reals
 from vitscope.draws import draw_key, generator
+from vitscope.scope.bootstrap import interval_of
 from vitscope.scope.cds import summarise_pairs
 from vitscope.scope.pairs import PairScores
 from vitscope.scope.partition import partition_features
 from vitscope.scope.settings import ScopeSettings
 
-N_BOOTSTRAP = 200
+AGREEMENT_DRAWS = 200
 """Resamples of the features behind an interval."""
 
 LEAST_FEATURES = 10
 """With fewer features in common, nothing is said but their number."""
 
-Column = NDArray[np.float64]
+LEAST_COSINE = 0.7
+"""Below it, two features are not called the same."""
+
+_ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Agreement:
 
 
 def agreement(
-    change: str, one: Column, other: Column, *, gamma: float | None = None, seed: int = 0
+    change: str, one: Reals, other: Reals, *, gamma: float | None = None, seed: int = 0
 ) -> Agreement:
     """Compare two scores of the same features, NaN where there is none.
 
@@ -82,24 +92,24 @@ def agreement(
     gammas = [partition_features(s, gamma=gamma).gamma for s in (one, other)]
     high = one > gammas[0], other > gammas[1]
     random = generator(seed, "stability", change)
-    draws = random.integers(0, one.size, (N_BOOTSTRAP, one.size))
-    ranks = [spearman(one[rows], other[rows]) for rows in draws]
-    kappas = [cohens_kappa(high[0][rows], high[1][rows]) for rows in draws]
+    draws = random.integers(0, one.size, (AGREEMENT_DRAWS, one.size))
+    ranks = interval_of(np.asarray([spearman(one[rows], other[rows]) for rows in draws]))
+    kappas = interval_of(np.asarray([cohens_kappa(*(h[rows] for h in high)) for rows in draws]))
     either = int((high[0] | high[1]).sum())
     return Agreement(
         change=change,
         n=int(one.size),
         spearman=spearman(one, other),
-        spearman_low=_percentile(ranks, 2.5),
-        spearman_high=_percentile(ranks, 97.5),
+        spearman_low=ranks.low,
+        spearman_high=ranks.high,
         mean_shift=float((other - one).mean()),
         mean_gap=float(np.abs(other - one).mean()),
         gamma=gammas[0],
         other_gamma=gammas[1],
         same_group=float((high[0] == high[1]).mean()),
         kappa=cohens_kappa(*high),
-        kappa_low=_percentile(kappas, 2.5),
-        kappa_high=_percentile(kappas, 97.5),
+        kappa_low=kappas.low,
+        kappa_high=kappas.high,
         high_overlap=int((high[0] & high[1]).sum()) / either if either else float("nan"),
     )
 
@@ -125,14 +135,14 @@ def within_run(
 
     def cds(
         rows: NDArray[np.bool_] | slice, missing: str = settings.missing, share: float = 1.0
-    ) -> Column:
+    ) -> Reals:
         chosen = pairs.take(np.arange(len(pairs.feature))[rows])
         # of a part of the exemplars, that part of the pairs is enough
         fewest = max(1, math.ceil(settings.min_pairs * share))
         scores = summarise_pairs(chosen, n_features, diameter, settings.missing, fewest)
         return getattr(scores, f"cds_{missing}")
 
-    def variants() -> Iterator[tuple[str, Column, Column]]:
+    def variants() -> Iterator[tuple[str, Reals, Reals]]:
         base = cds(slice(None))
         k = settings.top_images
         for fewer in sorted({k // 2, k // 4} - {0, k}, reverse=True):
@@ -160,7 +170,7 @@ def within_run(
         yield agreement(change, one, other, gamma=settings.gamma, seed=seed)
 
 
-def spearman(one: Column, other: Column) -> float:
+def spearman(one: Reals, other: Reals) -> float:
     """Return the rank correlation, ties at their mean rank; NaN where one side does not vary."""
     a, b = (rankdata(values) for values in (one, other))
     a, b = a - a.mean(), b - b.mean()
@@ -176,6 +186,41 @@ def cohens_kappa(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
 
 
-def _percentile(values: list[float], percent: float) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.percentile(finite, percent)) if finite else float("nan")
+@dataclass(frozen=True)
+class Matches:
+    """Pairs of features, one of each dictionary, ascending in the first.
+
+    Attributes:
+        one: feature of the first dictionary, [n].
+        other: its match in the second, [n].
+        cosine: of their decoder rows, [n].
+    """
+
+    one: NDArray[np.int64]
+    other: NDArray[np.int64]
+    cosine: NDArray[np.float64]
+
+
+def match_features(one: Tensor, other: Tensor, *, least: float = LEAST_COSINE) -> Matches:
+    """Match decoders [m, d] and [n, d] with unit rows: each feature is the other's nearest.
+
+    An assignment of all features at once (Hungarian) takes hours at 24,576; where a feature has a
+    counterpart at all, the two are each other's nearest.
+
+    Args:
+        one: decoder of the first.
+        other: decoder of the second.
+        least: cosine from which two features count as the same.
+    """
+    forward, backward = _nearest(one, other), _nearest(other, one)
+    rows = torch.arange(len(one))
+    mutual = backward[forward] == rows
+    a, b = rows[mutual], forward[mutual]
+    cosine = (one[a].double() * other[b].double()).sum(1)
+    kept = cosine >= least
+    return Matches(a[kept].numpy(), b[kept].numpy(), cosine[kept].numpy())
+
+
+def _nearest(one: Tensor, other: Tensor) -> Tensor:
+    """Return the row of ``other`` with the largest cosine for every row of ``one``."""
+    return torch.cat([(part @ other.T).argmax(1) for part in one.split(_ROWS_AT_ONCE)])

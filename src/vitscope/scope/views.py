@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscope.backbones.backbone import Preprocessing, Site
 from vitscope.errors import ConfigError
 from vitscope.images.loading import to_square
+from vitscope.scope.settings import InstabilitySettings
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,24 @@ def plain_view(
 ) -> UInt8[Tensor, "3 H W"]:
     """Return the unshifted image as the backbone takes it: bytes [3, p·n, p·n]."""
     return to_square(image, site.resolution, crop_share=preprocessing.crop_share, stretch=stretch)
+
+
+def compared_overlaps(grid: int, own: int, settings: InstabilitySettings) -> tuple[Overlap, ...]:
+    """Return what two views share at every shift compared, ascending.
+
+    Args:
+        grid: p, patches per side.
+        own: ``scope.shift``, which is always among them.
+        settings: names the others.
+
+    Raises:
+        ConfigError: a shift leaves no overlap of at least 2x2 patches.
+    """
+    widest = grid - 2
+    too_wide = [shift for shift in settings.shifts if shift > widest]
+    if too_wide:
+        raise ConfigError(
+            f"instability.shifts: {too_wide[0]} leaves no overlap of at least 2×2 patches on a "
+            f"{grid}×{grid} grid; use 1 to {widest}"
+        )
+    return tuple(Overlap(grid, shift) for shift in sorted({own, *settings.shifts}))

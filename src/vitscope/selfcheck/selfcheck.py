@@ -15,15 +15,19 @@ from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageSettings, open_image_set
 from vitscope.pipeline import OnStage, run_study
+from vitscope.run import Run
 from vitscope.sae.settings import SaeSettings
 from vitscope.sae.storage import load_saved_sae, save_sae
-from vitscope.scope.outliers import OutlierSettings
-from vitscope.scope.settings import ScopeSettings
-from vitscope.selfcheck.check import Check, failures
-from vitscope.selfcheck.oracle import oracle_sae
-from vitscope.selfcheck.oracle_checks import OracleRun, check_oracle
-from vitscope.selfcheck.trained_checks import check_recovery, match_atoms
-from vitscope.store.tables import read_table
+from vitscope.scope.settings import OutlierSettings, ScopeSettings
+from vitscope.selfcheck.checks import (
+    Check,
+    OracleRun,
+    check_oracle,
+    check_recovery,
+    failures,
+    match_atoms,
+)
+from vitscope.selfcheck.truth import oracle_sae
 from vitscope.study import Study
 from vitscope.tokens.sampling import ActivationSettings
 
@@ -50,7 +54,7 @@ atoms are not found (docs/first-light.md)."""
 STRESS = SaeSettings(expansion=32, k=30, batch_size=1024, learning_rate=1e-3, steps=150)
 """The paper's sizes on far too few tokens: what a hasty user would run."""
 
-MODES = ("oracle", "trained", "stress")
+SELFCHECK_MODES = ("oracle", "trained", "stress")
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def run_selfcheck(
     *,
     images: Path | None = None,
     out: Path | None = None,
-    modes: tuple[str, ...] = MODES,
+    modes: tuple[str, ...] = SELFCHECK_MODES,
     n_images: int = N_IMAGES,
     seed: int = 0,
     on_stage: OnStage | None = None,
@@ -113,7 +117,7 @@ def _run_oracle(
         outliers=OutlierSettings(images=_n_for_instability(images)),
     )
     run_study(study, root / "oracle", only=ORACLE_STAGES, on_stage=on_stage)
-    return OracleRun.read(root / "oracle", backbone, SHIFT)
+    return OracleRun.read(root / "oracle", backbone)
 
 
 def _n_for_instability(images: ImageSettings) -> int:
@@ -141,12 +145,12 @@ def _run_trained(
         outliers=OutlierSettings(images=_n_for_instability(images)),
     )
     run_study(study, root / mode, only=SCORE_STAGES, on_stage=on_stage)
-    sae = load_saved_sae(root / mode / "sae")
+    run = Run(root / mode)
     return check_recovery(
         oracle.backbone,
-        match_atoms(oracle.backbone, sae),
+        match_atoms(oracle.backbone, load_saved_sae(run.directory.sae)),
         np.asarray((oracle.truth.strongest > 0).any(0)),
-        oracle.features["cds"].astype(np.float64),
-        read_table(root / mode / "features.parquet")["cds"].astype(np.float64),
+        oracle.run.partition.cds,
+        run.partition.cds,
         bounded=trained,
     )

@@ -1,88 +1,111 @@
-"""Stage «evaluate»: reconstruction, activity and exemplars, in one pass over plain images."""
+"""Stage «evaluate»: reconstruction, feature activity, exemplars."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vitscope.images.sources import ImageRef
-from vitscope.removal.contribution import active_entries
-from vitscope.removal.statistics import ContributionSums
-from vitscope.sae.quality import TOKEN_GROUPS, FeatureActivity, ReconstructionSums
+from vitscope.sae.quality import (
+    TOKEN_GROUPS,
+    FeatureActivity,
+    GroupMetrics,
+    ReconstructionMetrics,
+    ReconstructionSums,
+)
 from vitscope.scope.exemplars import NO_IMAGE, TopImages, codes_that_fit
-from vitscope.stages.chunked import Batches, pass_over
-from vitscope.stages.context import Context, StageOutcome
-from vitscope.stages.outliers import read_tau
-from vitscope.store.atomic import write_json
-from vitscope.store.stage import StageOutput
-from vitscope.store.tables import write_table
+from vitscope.stages.numbers import short
+from vitscope.stages.outliers import OutliersStage
+from vitscope.stages.passes import Batches, pass_over
+from vitscope.stages.stage import Job, Stage
+from vitscope.store.records import At
+from vitscope.store.tables import Table
 
-ACTIVITY_SCHEMA = 2
-"""Counts up when the table of activity gets other columns: the stage is then done anew."""
-
-FIGURES = ("fvu", "fvu_own_mean", "fvu_uncentred", "l0", "cosine")
-"""Of one group of tokens."""
-
-RECONSTRUCTION_SCHEMA = 2
-"""The same for the tables of reconstruction."""
+RECONSTRUCTION_FIGURES = ("fvu", "fvu_own_mean", "fvu_uncentred", "l0", "cosine")
+"""Of a group of tokens, as :class:`GroupMetrics` names them."""
 
 
-def run_evaluate(context: Context) -> StageOutcome:
-    """Write ``exemplars.parquet``, the activity of every feature, and Table 6's figures."""
-    study, run = context.study, context.run
-    k = study.scope.top_images
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What the SAE does on the evaluation images.
 
-    def body(fingerprint: str) -> StageOutput:
-        refs = context.eval_refs()
-        tau = read_tau(context)
-        reduce = partial(_evaluate_chunk, context, tau, k)
-        done = pass_over(context, "evaluate", fingerprint, refs, context.plain_view, reduce)
-        top, sums, activity, contributions = _merge(context, done.parts, k)
-        source = {"stage": "evaluate", "fingerprint": fingerprint}
-        _write_exemplars(context, top, refs, source)
-        _write_activity(context, activity, contributions, source)
+    Attributes:
+        all: reconstruction of all patch tokens.
+        outlier: of those above τ.
+        silent_share: share of features that no token makes fire.
+        n_images: looked at.
+        exemplars: (feature, rank): image, its id, the feature's maximum on it.
+        activity: a feature: how often and how strongly it fires, and on which tokens.
+        left_out: the figures of reconstruction without one chunk of images: a jackknife's.
+    """
+
+    all: GroupMetrics
+    outlier: GroupMetrics
+    silent_share: float
+    n_images: int
+    exemplars: Annotated[Table, At("exemplars.parquet")]
+    activity: Annotated[Table, At("tables/activity.parquet")]
+    left_out: Annotated[Table, At("tables/reconstruction_left_out.parquet")]
+
+    @property
+    def metrics(self) -> ReconstructionMetrics:
+        """Table 6."""
+        return ReconstructionMetrics(self.all, self.outlier)
+
+
+class EvaluateStage(Stage[EvaluateResult]):
+    """One pass over plain images: Table 6, the activity of every feature, and its top images."""
+
+    name = "evaluate"
+    after = ("backbone", "images", "train", "outliers")
+    shared = True
+    Result = EvaluateResult
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return how many exemplars a feature has."""
+        return {"top_images": job.study.scope.top_images}
+
+    def run(self, job: Job) -> EvaluateResult:
+        """Encode every evaluation image."""
+        refs, k = job.eval_refs, job.study.scope.top_images
+        tau = job.result(OutliersStage).tau
+        reduce = partial(_evaluate_chunk, job, tau, k)
+        parts = list(pass_over(job, refs, job.models.plain_view, reduce))
+        top, sums, activity = _merge(job, parts, k)
         metrics = sums.metrics()
-        write_json(run.table("reconstruction"), asdict(metrics) | {"tau": tau})
-        _write_left_out(context, done.parts, source)
         fired = activity.count["normal"] + activity.count["outlier"] > 0
-        summary = {
-            "fvu_all": metrics.all.fvu,
-            "fvu_outlier": metrics.outlier.fvu,
-            "l0_all": metrics.all.l0,
-            "l0_outlier": metrics.outlier.l0,
-            "cosine_all": metrics.all.cosine,
-            "cosine_outlier": metrics.outlier.cosine,
-            "silent_share": float((~fired).double().mean()),
-            "forward_views": len(refs),
-        }
-        left_out = run.columns("reconstruction_left_out")
-        files = [run.exemplars, run.columns("activity"), run.table("reconstruction"), left_out]
-        return StageOutput(files, summary | done.rates)
+        return EvaluateResult(
+            all=metrics.all,
+            outlier=metrics.outlier,
+            silent_share=float((~fired).double().mean()),
+            n_images=len(refs),
+            exemplars=_exemplars(top, refs),
+            activity=_activity(job, activity),
+            left_out=_left_out(job, parts),
+        )
 
-    return context.finish(
-        "evaluate",
-        settings={
-            "top_images": k,
-            "activity": ACTIVITY_SCHEMA,
-            "reconstruction": RECONSTRUCTION_SCHEMA,
-        },
-        after=("images", "train", "outliers"),
-        extra_inputs={"backbone": context.backbone_digest},
-        body=body,
-        shared=True,
-    )
+    def headline(self, result: EvaluateResult) -> list[tuple[str, str]]:
+        """Return Table 6."""
+        return [
+            (f"{label} all / outlier", f"{short(of_all)} / {short(of_outliers)}")
+            for label, of_all, of_outliers in (
+                ("FVU", result.all.fvu, result.outlier.fvu),
+                ("L0", result.all.l0, result.outlier.l0),
+                ("cosine", result.all.cosine, result.outlier.cosine),
+            )
+        ]
 
 
 def _evaluate_chunk(
-    context: Context, tau: float, k: int, chunk: Sequence[ImageRef], batches: Batches
+    job: Job, tau: float, k: int, chunk: Sequence[ImageRef], batches: Batches
 ) -> dict[str, Tensor]:
-    sae, start = context.sae, _position(context, chunk[0])
+    sae, start = job.models.sae, job.eval_positions[chunk[0].id]
     top = TopImages.empty(sae.n_features, k)
     sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
-    contributions = ContributionSums(sae.n_features)
     for batch in batches:
         patch = batch.tokens.patch.float()
         for some in codes_that_fit(len(patch), patch.shape[1], sae.n_features):
@@ -91,40 +114,31 @@ def _evaluate_chunk(
             outlier = rows.norm(dim=-1) > tau
             sums.update(rows, sae.decode(codes, like=rows), codes, outlier)
             activity.update(codes, outlier)
-            contributions.update(active_entries(codes))
             strongest = codes.reshape(-1, patch.shape[1], sae.n_features).amax(1)
             top.update(strongest, torch.tensor(batch.indices[some]) + start)
     exemplars = {"top.entries": top.entries.cpu()}
-    return exemplars | sums.to_tensors() | activity.to_tensors() | contributions.to_tensors()
-
-
-def _position(context: Context, ref: ImageRef) -> int:
-    return context.eval_positions[ref.id]
+    return exemplars | sums.to_tensors() | activity.to_tensors()
 
 
 def _merge(
-    context: Context, parts: list[dict[str, Tensor]], k: int
-) -> tuple[TopImages, ReconstructionSums, FeatureActivity, ContributionSums]:
-    sae = context.sae
+    job: Job, parts: list[dict[str, Tensor]], k: int
+) -> tuple[TopImages, ReconstructionSums, FeatureActivity]:
+    sae = job.models.sae
     top = TopImages.empty(sae.n_features, k)
     sums, activity = ReconstructionSums(sae.width), FeatureActivity(sae.n_features)
-    contributions = ContributionSums(sae.n_features)
     for part in parts:
         top.merge(TopImages(part["top.entries"]))
         sums.merge(ReconstructionSums.from_tensors(part))
         activity.merge(FeatureActivity.from_tensors(part))
-        contributions.merge(ContributionSums.from_tensors(part))
-    return top, sums, activity, contributions
+    return top, sums, activity
 
 
-def _write_left_out(
-    context: Context, parts: list[dict[str, Tensor]], source: dict[str, str]
-) -> None:
-    """Write the figures without each chunk of images in turn: a jackknife's, for their errors."""
+def _left_out(job: Job, parts: list[dict[str, Tensor]]) -> Table:
+    """Return the figures without each chunk of images in turn, for their jackknifed errors."""
     sums = [ReconstructionSums.from_tensors(part) for part in parts]
     rows: list[dict[str, float]] = []
     for left_out in range(len(sums)):
-        rest = ReconstructionSums(context.sae.width)
+        rest = ReconstructionSums(job.models.sae.width)
         for one in sums[:left_out] + sums[left_out + 1 :]:
             rest.merge(one)
         found = rest.metrics()
@@ -132,42 +146,34 @@ def _write_left_out(
             {
                 f"{n}.{group}": getattr(getattr(found, group), n)
                 for group in TOKEN_GROUPS
-                for n in FIGURES
+                for n in RECONSTRUCTION_FIGURES
             }
         )
-    columns = {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
-    write_table(context.run.columns("reconstruction_left_out"), columns, source)
+    return Table({name: np.asarray([row[name] for row in rows]) for name in rows[0]})
 
 
-def _write_exemplars(
-    context: Context, top: TopImages, refs: Sequence[ImageRef], source: dict[str, str]
-) -> None:
+def _exemplars(top: TopImages, refs: Sequence[ImageRef]) -> Table:
     feature, rank = (top.image != NO_IMAGE).nonzero(as_tuple=True)
     image = top.image[feature, rank].numpy()
-    columns = {
-        "feature": feature.numpy(),
-        "rank": rank.numpy(),
-        "image": image,
-        "image_id": [refs[index].id for index in image],
-        "activation": top.activation[feature, rank].numpy(),
-    }
-    write_table(context.run.exemplars, columns, source)
+    return Table(
+        {
+            "feature": feature.numpy(),
+            "rank": rank.numpy(),
+            "image": image,
+            "image_id": [refs[index].id for index in image],
+            "activation": top.activation[feature, rank].numpy(),
+        }
+    )
 
 
-def _write_activity(
-    context: Context,
-    activity: FeatureActivity,
-    contributions: ContributionSums,
-    source: dict[str, str],
-) -> None:
+def _activity(job: Job, activity: FeatureActivity) -> Table:
     columns = {
         "density": activity.density(),
         "mean_activation": activity.mean_active(),
         "max_activation": activity.maximum,
         "mean_on_outlier": activity.mean_on("outlier"),
         "mean_on_normal": activity.mean_on("normal"),
-        "energy": contributions.energy(context.sae),
-        "rate": contributions.rate(),
+        "energy": activity.energy(job.models.sae.w_dec),
+        "rate": activity.contribution_rate(),
     }
-    arrays = {name: values.double().numpy() for name, values in columns.items()}
-    write_table(context.run.columns("activity"), arrays, source)
+    return Table({name: values.double().numpy() for name, values in columns.items()})

@@ -1,51 +1,76 @@
-"""Stage «extract»: patch tokens of the training images, as shards on disk."""
+"""Stage «extract»: patch tokens of the training images, as shards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from vitscope.distributed import rank_0_goes_on
-from vitscope.stages.context import Context, StageOutcome
+from vitscope.stages.stage import Job, Stage
 from vitscope.store.atomic import write_json
-from vitscope.store.stage import StageOutput
+from vitscope.study import Study
 from vitscope.tokens.extraction import MANIFEST_SCHEMA, extract_tokens
 
 
-def run_extract(context: Context) -> StageOutcome:
-    """Write the drawn tokens; whole shards of an interrupted run are kept."""
-    study, run = context.study, context.run
+@dataclass(frozen=True)
+class ExtractResult:
+    """Tokens on disk.
 
-    def body(fingerprint: str) -> StageOutput:
+    Attributes:
+        n_images: that they are of.
+        n_tokens: kept; 0 where training streams them.
+        files: shards and their manifest.
+    """
+
+    n_images: int
+    n_tokens: int
+    files: tuple[Path, ...]
+
+
+class ExtractStage(Stage[ExtractResult]):
+    """Writes the drawn tokens; whole shards of an interrupted run are kept."""
+
+    name = "extract"
+    after = ("backbone", "images")
+    shared = True
+    Result = ExtractResult
+
+    def is_wanted(self, study: Study) -> bool:
+        """Whether an SAE is trained."""
+        return study.sae.path is None
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return which tokens are drawn."""
+        settings = job.study.activations
+        # the same shards, whatever a stream's window would be
+        return settings.model_dump(exclude={"cache", "window_images"} if settings.cache else None)
+
+    def run(self, job: Job) -> ExtractResult:
+        """Encode the training images."""
+        study = job.study
         if not study.activations.cache:
             rank_0_goes_on()
-            return _nothing_kept(context, fingerprint)
-        extraction = extract_tokens(
-            context.backbone,
-            context.images("train").usable,
-            run.activations,
+            return _nothing_kept(job)
+        found = extract_tokens(
+            job.models.backbone,
+            job.images("train").usable,
+            job.run.activations,
             study.activations,
-            context.reading,
+            job.options,
             seed=study.seed,
-            fingerprint=fingerprint,
-            stretch=context.stretch,
+            fingerprint=job.fingerprint,
+            stretch=study.stretch,
         )
-        summary = {"images": extraction.n_images, "tokens": extraction.n_tokens}
-        return StageOutput(extraction.files, summary | extraction.rates)
-
-    settings = study.activations.model_dump()
-    if study.activations.cache:  # the same shards, whatever a stream's window would be
-        del settings["cache"], settings["window_images"]
-    return context.finish(
-        "extract",
-        settings=settings,
-        after=("images",),
-        extra_inputs={"backbone": context.backbone_digest},
-        body=body,
-        shared=True,
-    )
+        job.rates.update(found.rates)
+        return ExtractResult(found.n_images, found.n_tokens, tuple(found.files))
 
 
-def _nothing_kept(context: Context, fingerprint: str) -> StageOutput:
+def _nothing_kept(job: Job) -> ExtractResult:
     """Leave a note in place of shards: training streams, and must notice other images."""
-    folder = context.run.activations
+    folder = job.run.activations
     for shard in folder.glob("part-*.safetensors"):
         shard.unlink()
     note = folder / "manifest.json"
-    write_json(note, {"schema": MANIFEST_SCHEMA, "streamed": True, "fingerprint": fingerprint})
-    return StageOutput([note], {"images": len(context.images("train").usable), "tokens": 0})
+    streamed = {"schema": MANIFEST_SCHEMA, "streamed": True, "fingerprint": job.fingerprint}
+    write_json(note, streamed)
+    return ExtractResult(len(job.images("train").usable), 0, (note,))

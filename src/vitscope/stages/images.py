@@ -1,9 +1,12 @@
-"""Stage «images»: every file decoded once, what is unusable listed and left out."""
+"""Stage «images»: decode every image once; list what cannot be used."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vitscope.distributed import current_ranks, part_of, rank_0_goes_on
-from vitscope.images.sources import ImageSet, open_image_set
+from vitscope.images.sources import ImageSet
 from vitscope.images.verify import (
     VerifiedImages,
     check_skips,
@@ -12,52 +15,78 @@ from vitscope.images.verify import (
     write_image_table,
     write_skipped,
 )
-from vitscope.stages.context import Context, StageOutcome
-from vitscope.store.stage import StageOutput
+from vitscope.stages.stage import Job, Stage
 
 
-def run_images(context: Context) -> StageOutcome:
-    """Verify the training images, and the evaluation images where they are others."""
-    settings = context.study.images
-    folders = {"train": open_image_set(settings.train, limit=settings.train_limit)}
-    if settings.eval is not None:
-        folders["eval"] = open_image_set(settings.eval, limit=settings.eval_limit)
-    context.require_consistent()  # a mistyped setting should not wait for a million images
+@dataclass(frozen=True)
+class ImagesResult:
+    """The images of a run.
 
-    def body(_: str) -> StageOutput:
-        checked = {split: _check(context, folder) for split, folder in folders.items()}
+    Attributes:
+        n_train: usable training images.
+        n_eval: usable evaluation images, where they are others; None where they are the same.
+        n_skipped: images left out, over both sets.
+        files: a table for each set, and ``skipped.csv``: id and reason.
+    """
+
+    n_train: int
+    n_eval: int | None
+    n_skipped: int
+    files: tuple[Path, ...]
+
+
+class ImagesStage(Stage[ImagesResult]):
+    """Verifies the training images, and the evaluation images where they are others."""
+
+    name = "images"
+    shared = True
+    Result = ImagesResult
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return what makes an image unusable."""
+        settings = job.study.images
+        return {"max_skipped": settings.max_skipped, "max_pixels": settings.max_pixels}
+
+    def inputs(self, job: Job) -> Mapping[str, str]:
+        """Return the hash of every listing, and where they lie: the tables lead there."""
+        sets = _image_sets(job)
+        return {split: f"{found.root} {found.listing_digest}" for split, found in sets.items()}
+
+    def run(self, job: Job) -> ImagesResult:
+        """Decode every file."""
+        checked = {split: _check(job, found) for split, found in _image_sets(job).items()}
         rank_0_goes_on()
         verified = {split: joined(parts) for split, parts in checked.items()}
         skipped = [bad for images in verified.values() for bad in images.skipped]
-        write_skipped(context.run.skipped, skipped)
-        files: list[Path] = [context.run.skipped]
+        write_skipped(job.run.skipped, skipped)
+        files = [job.run.skipped]
         for split, images in verified.items():
-            check_skips(images, settings.max_skipped)
-            write_image_table(context.run.images(split), images)
-            files.append(context.run.images(split))
+            check_skips(images, job.study.images.max_skipped)
+            write_image_table(job.run.images(split), images)
+            files.append(job.run.images(split))
         rates = [images.decode_rate for images in verified.values() if images.decode_rate]
-        summary = {split: len(images.usable) for split, images in verified.items()}
-        summary["skipped"] = len(skipped)
-        return StageOutput(files, summary | {"checked_images_per_s": round(min(rates), 1)})
+        job.rates["checked_images_per_s"] = round(min(rates), 1)
+        counts = {split: len(images.usable) for split, images in verified.items()}
+        return ImagesResult(counts["train"], counts.get("eval"), len(skipped), tuple(files))
 
-    return context.finish(
-        "images",
-        settings={"max_skipped": settings.max_skipped, "max_pixels": settings.max_pixels},
-        after=(),
-        # where they lie too: the table of images leads there
-        extra_inputs={
-            split: f"{folder.root} {folder.listing_digest}" for split, folder in folders.items()
-        },
-        body=body,
-        shared=True,
-    )
+    def headline(self, result: ImagesResult) -> list[tuple[str, str]]:
+        """Return how many there are."""
+        text = f"{result.n_train} train"
+        text += "" if result.n_eval is None else f", {result.n_eval} eval"
+        text += f", {result.n_skipped} skipped (skipped.csv)" if result.n_skipped else ""
+        return [("images", text)]
 
 
-def _check(context: Context, folder: ImageSet) -> list[VerifiedImages]:
-    """Return, on rank 0, what every rank found in its part of a folder."""
-    settings, ranks = context.study.images, current_ranks()
-    parts = [part_of(len(folder.refs), rank, ranks.size) for rank in range(ranks.size)]
-    refs = [folder.refs[part] for part in parts]
+def _image_sets(job: Job) -> dict[str, ImageSet]:
+    found = {split: job.models.image_set(split) for split in ("train", "eval")}
+    return {split: images for split, images in found.items() if images is not None}
+
+
+def _check(job: Job, images: ImageSet) -> list[VerifiedImages]:
+    """Return, on rank 0, what every rank found in its part of a set."""
+    settings, ranks = job.study.images, current_ranks()
+    parts = [part_of(len(images.refs), rank, ranks.size) for rank in range(ranks.size)]
+    refs = [images.refs[part] for part in parts]
     mine = verify_images(refs[ranks.rank], workers=settings.workers, max_pixels=settings.max_pixels)
     if ranks.size == 1:
         return [mine]

@@ -1,32 +1,33 @@
-"""Stage «probe»: what linear probes read off the tokens with and without each group."""
+"""Stage «probe»: linear probes on tokens with and without each group."""
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vitscope.backbones.backbone import count_parameters
+import numpy as np
+from numpy.typing import NDArray
+
 from vitscope.distributed import ShareDone, current_ranks, rank_0_goes_on
 from vitscope.errors import ArtifactError, ConfigError
-from vitscope.probes.features import Extraction
+from vitscope.probes.features import FeatureExtraction
+from vitscope.probes.labelled_images import TaskSets, open_task
 from vitscope.probes.planning import needs_of
-from vitscope.probes.probe import run_probe as train_and_score
-from vitscope.probes.results import ProbeResult, joined_columns
+from vitscope.probes.probe import train_and_score
+from vitscope.probes.results import TaskResult
 from vitscope.probes.settings import HeadSettings, Task
-from vitscope.probes.sources import TaskSets, open_task
 from vitscope.progress import say
-from vitscope.removal.groups import Group
+from vitscope.removal.remove import FeatureGroup
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.stages.context import Context, StageOutcome
+from vitscope.stages.numbers import short
 from vitscope.stages.removal_groups import RemovedGroups, removed_groups
+from vitscope.stages.stage import Job, Stage
 from vitscope.store.atomic import read_json, write_json
-from vitscope.store.stage import StageOutput
-from vitscope.store.tables import write_table
+from vitscope.store.records import At, from_json, to_json
+from vitscope.store.tables import Table, read_table, write_table
 from vitscope.study import Study
-
-TRIALS = "probes.parquet"
-"""One row per head, in the run directory."""
 
 WITHOUT_EFFECT = {
     *("memory_mb", "keep_features"),
@@ -38,9 +39,95 @@ SOURCES = {"train", "validation", "splits"}
 """Where images lie: what they are is in the sets' own digests."""
 
 
-def probes_are_set(study: Study) -> bool:
-    """Whether any task of the study names images."""
-    return bool(study.probes.heads())
+@dataclass(frozen=True)
+class ProbesResult:
+    """What probes read off the tokens.
+
+    Attributes:
+        removed: the variants of the tokens.
+        tasks: in the order of the study.
+        trials: one row a head: task, variant, rates, value, divergence.
+    """
+
+    removed: RemovedGroups
+    tasks: tuple[TaskResult, ...]
+    trials: Annotated[Table, At("probes.parquet")]
+
+
+class ProbeStage(Stage[ProbesResult]):
+    """Trains every head of a task at once, on the tokens with and without each group."""
+
+    name = "probe"
+    after = ("backbone", "train", "partition")
+    shared = True
+    Result = ProbesResult
+
+    def is_wanted(self, study: Study) -> bool:
+        """Whether any task of the study names images."""
+        return bool(study.probes.heads())
+
+    def check(self, study: Study) -> None:
+        """Open the sets of every task."""
+        open_tasks(study)
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return how heads are trained, task by task."""
+        probes = job.study.probes
+        return {
+            **probes.model_dump(mode="json", exclude=WITHOUT_EFFECT),
+            **{
+                task: head.model_dump(mode="json", exclude=SOURCES)
+                for task, head in probes.heads().items()
+            },
+        }
+
+    def inputs(self, job: Job) -> Mapping[str, str]:
+        """Return the hash of every task's images."""
+        return {
+            f"{task}, {name}": f"{len(images)} {images.digest}"
+            for task, both in open_tasks(job.study).items()
+            for name, images in (("train", both.train), ("validation", both.validation))
+        }
+
+    def run(self, job: Job) -> ProbesResult:
+        """Train the heads of one task after the other."""
+        settings, sets = job.study.probes, open_tasks(job.study)
+        removed, masks = removed_groups(job)
+        for task in settings.heads():
+            with suppress(ShareDone):  # another rank takes the next task's features at once
+                _make_result(job, task, sets[task], masks)
+        rank_0_goes_on()
+        found = [_read_result(job, task) for task in settings.heads()]
+        tables = [trials for _, trials in found]
+        return ProbesResult(
+            removed=removed,
+            tasks=tuple(result for result, _ in found),
+            trials=Table({k: np.concatenate([t[k] for t in tables]) for k in tables[0]}),
+        )
+
+    def headline(self, result: ProbesResult) -> list[tuple[str, str]]:
+        """Return the original beside what is left without each group."""
+        rows = [
+            (f"{t.task}, {t.metric}", beside_original({v.variant: v.mean for v in t.variants}))
+            for t in result.tasks
+        ]
+        if unmatched := ", ".join(f"{group}-CDS" for group in sorted(result.removed.unmatched)):
+            rows.append(("", f"[dim]no random features match {unmatched}[/dim]"))
+        if diverged := sum(task.n_diverged for task in result.tasks):
+            rows.append(("", f"[dim]{diverged} heads diverged and are left out[/dim]"))
+        return rows
+
+
+def beside_original(values: Mapping[str, float]) -> str:
+    """Write original, high-removed and low-removed, and the mean of controls where there are."""
+    random = [v for name, v in values.items() if name.startswith("random-high") and isfinite(v)]
+    shown = {
+        "original": values.get("original"),
+        "high removed": values.get("high-removed"),
+        "random instead": sum(random) / len(random) if random else None,
+        "low removed": values.get("low-removed"),
+    }
+    return ", ".join(f"{name} {short(v)}" for name, v in shown.items() if v is not None)
 
 
 def open_tasks(study: Study) -> dict[Task, TaskSets]:
@@ -59,64 +146,17 @@ def open_tasks(study: Study) -> dict[Task, TaskSets]:
     return {task: open_task(task, head) for task, head in heads.items()}
 
 
-def run_probe(context: Context) -> StageOutcome:
-    """Write ``probes.parquet``, one row per head, and ``tables/probes.json``, their summary."""
-    study, run = context.study, context.run
-    settings, sets = study.probes, open_tasks(study)
-
-    def body(fingerprint: str) -> StageOutput:
-        removed = removed_groups(context)
-        for task in settings.heads():
-            with suppress(ShareDone):  # another rank takes the next task's features at once
-                _make_result(context, task, sets[task], removed, fingerprint)
-        rank_0_goes_on()
-        results = [_read_result(context, task, fingerprint) for task in settings.heads()]
-        source = {"stage": "probe", "fingerprint": fingerprint}
-        write_table(run.root / TRIALS, joined_columns(results), source)
-        table = removed.described() | {"tasks": [result.described() for result in results]}
-        head = {"fingerprint": fingerprint, "backbone": backbone_described(context)}
-        write_json(run.table("probes"), {**head, **table})
-        return StageOutput([run.root / TRIALS, run.table("probes")], _summary(results, removed))
-
-    heads = settings.heads().items()
-    return context.finish(
-        "probe",
-        settings={
-            **settings.model_dump(mode="json", exclude=WITHOUT_EFFECT),
-            **{task: head.model_dump(mode="json", exclude=SOURCES) for task, head in heads},
-        },
-        after=("train", "partition"),
-        extra_inputs={
-            "backbone": context.backbone_digest,
-            **{
-                f"{task}, {name}": f"{len(images)} {images.digest}"
-                for task, both in sets.items()
-                for name, images in (("train", both.train), ("validation", both.validation))
-            },
-        },
-        body=body,
-        shared=True,
-    )
-
-
-def backbone_described(context: Context) -> dict[str, Any]:
-    """Return which backbone was probed, and its size, as plain values."""
-    name = context.study.backbone.name
-    size = count_parameters(context.backbone)
-    return {"name": name, "n_parameters": size, **asdict(context.backbone.site)}
-
-
 def extraction(
-    context: Context,
+    job: Job,
     sae: SparseAutoencoder,
-    groups: Mapping[str, Group],
+    groups: Mapping[str, FeatureGroup],
     task: Task,
     head: HeadSettings,
-) -> Extraction:
+) -> FeatureExtraction:
     """Return how the study takes the features of a task."""
-    study = context.study
-    return Extraction(
-        backbone=context.backbone,
+    study = job.study
+    return FeatureExtraction(
+        backbone=job.models.backbone,
         sae=sae,
         groups=groups,
         task=task,
@@ -125,65 +165,48 @@ def extraction(
         cache=study.probes.cache,
         batch_size=study.backbone.batch_size,
         workers=study.images.workers,
-        stretch=context.stretch,
+        stretch=study.stretch,
         memory_mb=study.probes.memory_mb,
     )
 
 
-def _make_result(
-    context: Context, task: Task, sets: TaskSets, removed: RemovedGroups, fingerprint: str
-) -> None:
+def _make_result(job: Job, task: Task, sets: TaskSets, masks: Mapping[str, FeatureGroup]) -> None:
     """Keep a task's result on the disk, unless an earlier process has left it there."""
-    settings, ranks = context.study.probes, current_ranks()
-    path = _path_of_result(context, task)
-    stands = ranks.rank == 0 and _standing(path, fingerprint) is not None
+    settings, ranks = job.study.probes, current_ranks()
+    path = _path_of_result(job, task)
+    stands = ranks.rank == 0 and _standing(job, path) is not None
     if ranks.tell(str(stands)) == str(True):
         return
-    made = extraction(context, context.sae, removed.masks, task, settings.heads()[task])
-    n_images = (len(sets.train), len(sets.validation))
-    say(needs_of(made, n_images, sets.n_outputs, settings).sentence)
-    found = train_and_score(
+    made = extraction(job, job.models.sae, masks, task, settings.heads()[task])
+    say(needs_of(made, sets, settings).sentence)
+    result, trials = train_and_score(
         made,
         sets.train,
         sets.validation,
-        context.run.probe_features if settings.keep_features else path.parent,
+        job.run.probe_features if settings.keep_features else path.parent,
         settings,
         n_outputs=sets.n_outputs,
-        seed=context.study.seed,
+        seed=job.study.seed,
     )
-    write_json(path, {"fingerprint": fingerprint, "result": found.to_values()})
+    write_table(path.with_suffix(".parquet"), trials, {"fingerprint": job.fingerprint})
+    write_json(path, {"fingerprint": job.fingerprint, "result": to_json(result)})
 
 
-def _read_result(context: Context, task: Task, fingerprint: str) -> ProbeResult:
+def _read_result(job: Job, task: Task) -> tuple[TaskResult, dict[str, NDArray[Any]]]:
     """Read a task's result: always through the disk, so that a resumed run ends like any other."""
-    values = _standing(_path_of_result(context, task), fingerprint)
+    path = _path_of_result(job, task)
+    values = _standing(job, path)
     assert values is not None
-    return ProbeResult.from_values(values)
+    return from_json(TaskResult, values), read_table(path.with_suffix(".parquet"))
 
 
-def _path_of_result(context: Context, task: Task) -> Path:
-    return context.run.parts("probe") / f"{task}.json"
+def _path_of_result(job: Job, task: Task) -> Path:
+    return job.run.parts("probe") / f"{task}.json"
 
 
-def _standing(path: Path, fingerprint: str) -> dict[str, Any] | None:
+def _standing(job: Job, path: Path) -> dict[str, Any] | None:
     try:
         found = read_json(path)
     except ArtifactError:
         return None  # missing or damaged: trained anew
-    return found["result"] if found.get("fingerprint") == fingerprint else None
-
-
-def _summary(results: list[ProbeResult], removed: RemovedGroups) -> dict[str, Any]:
-    return {
-        "tasks": {
-            result.task: {
-                "metric": result.metric,
-                **{one.variant: one.mean for one in result.variants},
-            }
-            for result in results
-        },
-        "unmatched": sorted(
-            of for of, drawn in removed.controls.items() if not any(c.is_matched for c in drawn)
-        ),
-        "diverged": sum(len(one.diverged) for result in results for one in result.variants),
-    }
+    return found["result"] if found.get("fingerprint") == job.fingerprint else None

@@ -5,19 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.nn.functional import normalize
 
-from vitscope.probes.features import Extraction
-from vitscope.probes.planning import TaskNeeds, imagenet_needs, needs_of, size, span
-from vitscope.removal.groups import Group
+from vitscope.probes.planning import TaskNeeds, needs_of, size, span
+from vitscope.removal.remove import FeatureGroup
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.stages.context import Context
 from vitscope.stages.probe import extraction, open_tasks
 from vitscope.stages.removal_groups import GROUPS, control_name, removed_groups
+from vitscope.stages.stage import Job, Models
 from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import read_stamp
+from vitscope.store.stamp import read_stamp
 from vitscope.study import Study
 
 
@@ -27,13 +24,11 @@ class ProbePlan:
 
     Attributes:
         tasks: of the study.
-        imagenet: classification of the whole of ImageNet-1K with the same backbone and SAE.
         free_bytes: on the disk of the run.
         assumed: what had to be assumed, as its stages have not run; empty where nothing.
     """
 
     tasks: tuple[TaskNeeds, ...]
-    imagenet: TaskNeeds
     free_bytes: int
     assumed: str
 
@@ -44,20 +39,25 @@ def plan_probes(study: Study, out: Path) -> ProbePlan:
     Raises:
         VitscopeError: the backbone or a set of images cannot be used.
     """
-    sets = open_tasks(study)
-    context = Context(study, RunDirectory(out))
-    sae, groups, assumed = _sae_and_groups(context)
-    heads = study.probes.heads()
-    made: list[Extraction] = [
-        extraction(context, sae, groups, task, head) for task, head in heads.items()
-    ]
+    sets, run, assumed = open_tasks(study), RunDirectory(out), ""
+    job = Job(study, run, Models(study, run))
+    groups: Mapping[str, FeatureGroup]
+    if read_stamp(run, "partition") is not None:
+        sae, groups = job.models.sae, removed_groups(job)[1]
+    else:
+        assumed = "variants are counted as if every control matched: the partition has not run"
+        # encoding, the dear part, takes as long whatever the weights and groups are
+        given = None if study.sae.path is None else job.models.given_sae
+        sae = (given or _random_sae(job.models.backbone.site.width, study)).to(job.models.device)
+        removals = [f"{of}-removed" for of in GROUPS]
+        controls = [control_name(of, i) for of in GROUPS for i in range(study.probes.n_controls)]
+        groups = {name: range(0, sae.n_features, 2) for name in (*removals, *controls)}
     tasks = [
-        needs_of(one, (len(both.train), len(both.validation)), both.n_outputs, study.probes)
-        for one, both in zip(made, sets.values(), strict=True)
+        needs_of(extraction(job, sae, groups, task, head), sets[task], study.probes)
+        for task, head in study.probes.heads().items()
     ]
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    return ProbePlan(tuple(tasks), imagenet_needs(made[0], study.probes), free, assumed)
+    return ProbePlan(tuple(tasks), shutil.disk_usage(there).free, assumed)
 
 
 def plan_lines(plan: ProbePlan) -> tuple[list[str], list[list[str]]]:
@@ -73,46 +73,22 @@ def plan_lines(plan: ProbePlan) -> tuple[list[str], list[list[str]]]:
             span(one.feature_hours),
             span(one.head_hours),
         ]
-        for one in (*plan.tasks, plan.imagenet)
+        for one in plan.tasks
     ]
     return headings, cells
 
 
 def plan_notes(plan: ProbePlan) -> list[str]:
     """Return what is to be said of the plan."""
-    together = sum(one.cache_bytes for one in plan.tasks)
+    hours = sum(one.feature_hours + one.head_hours for one in plan.tasks)
     notes = [
-        f"the study: {size(together)} of disk at once, {size(plan.free_bytes)} are free; about "
-        f"{span(sum(one.feature_hours + one.head_hours for one in plan.tasks))}",
-        f"features: one pass over the images; training: all heads at once, {plan.imagenet.epochs} "
-        "epochs; both from a batch and a step timed on this machine now, without loading images",
+        f"about {span(hours)} in all; {size(plan.free_bytes)} of disk are free",
+        "from a batch and a step timed on this machine now, without loading images",
     ]
     return [*notes, plan.assumed] if plan.assumed else notes
 
 
-def _sae_and_groups(context: Context) -> tuple[SparseAutoencoder, Mapping[str, Group], str]:
-    """Return those of the run, or stand-ins of the same size where it has not come so far."""
-    study = context.study
-    if read_stamp(context.run, "partition") is not None:
-        return context.sae, removed_groups(context).masks, ""
-    names = [f"{of}-removed" for of in GROUPS]
-    names += [control_name(of, seed) for of in GROUPS for seed in range(study.probes.n_controls)]
-    sae = context.given_sae if study.sae.path is not None else _random_sae(context)
-    half: Group = np.arange(sae.n_features) % 2 == 0
-    assumed = (
-        "before the partition has run, variants are counted as if every control matched, and the "
-        "groups are any halves of the dictionary"
-    )
-    groups: dict[str, Group] = dict.fromkeys(names, half)
-    return sae.to(context.device), groups, assumed
-
-
-def _random_sae(context: Context) -> SparseAutoencoder:
-    site, k = context.backbone.site, context.study.sae.k
-    m = context.study.sae.expansion * site.width
+def _random_sae(width: int, study: Study) -> SparseAutoencoder:
     g = torch.Generator().manual_seed(0)
-    rows = normalize(torch.randn(m, site.width, generator=g), dim=1)
-    zeros = torch.zeros(m)
-    # no token passes it: encoding, the dear part, takes as long whatever passes
-    threshold = torch.finfo(torch.float32).max
-    return SparseAutoencoder(rows.T.contiguous(), zeros, rows, zeros[: site.width], threshold, k)
+    rows = torch.randn(study.sae.expansion * width, width, generator=g)
+    return SparseAutoencoder(rows.T.contiguous(), rows[:, 0], rows, rows[0], 1e9, study.sae.k)

@@ -1,9 +1,9 @@
-"""Stage «score»: EMD of every exemplar pair under Shifted Context Crop."""
+"""Stage «score»: Earth Mover's Distance of every exemplar pair."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,68 +14,82 @@ from vitscope.images.sources import ImageRef
 from vitscope.scope.exemplars import Wanted, sampled_features, wanted_by_image
 from vitscope.scope.pairs import PairMaps, PairScores, ordered_pairs, score_stream
 from vitscope.scope.views import Overlap
-from vitscope.stages.chunked import Batches, pass_over
-from vitscope.stages.context import Context, StageOutcome
-from vitscope.store.stage import StageOutput
-from vitscope.store.tables import read_table, write_table
+from vitscope.stages.backbone import BackboneStage
+from vitscope.stages.evaluate import EvaluateStage
+from vitscope.stages.passes import Batches, pass_over
+from vitscope.stages.stage import Job, Stage
+from vitscope.store.records import At
+from vitscope.store.tables import Table
+
+PAIR_COLUMNS = tuple(f.name for f in fields(PairScores))
 
 
-def run_score(context: Context) -> StageOutcome:
-    """Encode two views of every exemplar image and write ``pairs.parquet``."""
-    study, run = context.study, context.run
+@dataclass(frozen=True)
+class ScoreResult:
+    """Distances between activation maps in two views.
 
-    def body(fingerprint: str) -> StageOutput:
-        exemplars = read_table(run.exemplars)
+    Attributes:
+        n_features: scored.
+        n_missed: pairs that are active in exactly one of the views.
+        n_images: encoded, in two views each.
+        diameter: D_grid of the overlap, in patches.
+        pairs: (feature, exemplar): EMD, nulls, active cells in both views.
+    """
+
+    n_features: int
+    n_missed: int
+    n_images: int
+    diameter: float
+    pairs: Annotated[Table, At("pairs.parquet")]
+
+    @property
+    def scores(self) -> PairScores:
+        """The pairs as records of arrays."""
+        return PairScores(**{name: self.pairs[name] for name in PAIR_COLUMNS})
+
+
+class ScoreStage(Stage[ScoreResult]):
+    """Encodes two views of every exemplar image; nothing is ever encoded once a feature."""
+
+    name = "score"
+    after = ("backbone", "images", "train", "evaluate")
+    shared = True
+    Result = ScoreResult
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return which views and nulls are compared."""
+        names = {"shift", "null_draws", "cross_null", "sample_features", "resize"}
+        return job.study.scope.model_dump(include=names)
+
+    def run(self, job: Job) -> ScoreResult:
+        """Score every pair of an exemplar image's views."""
+        study = job.study
+        exemplars = job.result(EvaluateStage).exemplars
         chosen = sampled_features(exemplars["feature"], study.scope.sample_features, study.seed)
         rows = np.isin(exemplars["feature"], chosen)
-        feature, rank, image = (exemplars[name][rows] for name in ("feature", "rank", "image"))
-        wanted = wanted_by_image(feature, rank, image)
-        every = context.eval_refs()
-        site = context.backbone.site
-        overlap = Overlap(site.grid, study.scope.shift)
-        reduce = partial(_score_chunk, context, wanted, overlap)
-        refs = [every[image] for image in wanted]
-        done = pass_over(context, "score", fingerprint, refs, context.shifted_views, reduce)
-        pairs = _joined(context, done.parts, overlap)
-        source = {"stage": "score", "fingerprint": fingerprint, "diameter": overlap.diameter}
-        write_pairs(run.pairs, pairs, every, source)
-        summary = {
-            "features": len(chosen),
-            "pairs": len(pairs.feature),
-            "missed": int(pairs.missed.sum()),
-            "images": len(refs),
-            "forward_views": 2 * len(refs),
-        }
-        return StageOutput([run.pairs], summary | done.rates)
+        wanted = wanted_by_image(*(exemplars[n][rows] for n in ("feature", "rank", "image")))
+        overlap = Overlap(job.result(BackboneStage).site.grid, study.scope.shift)
+        refs = [job.eval_refs[image] for image in wanted]
+        reduce = partial(_score_chunk, job, wanted, overlap)
+        parts = list(pass_over(job, refs, job.models.shifted_views, reduce))
+        pairs = _joined(job, parts, overlap)
+        ids = [job.eval_refs[i].id for i in pairs.image]
+        return ScoreResult(
+            n_features=len(chosen),
+            n_missed=int(pairs.missed.sum()),
+            n_images=len(refs),
+            diameter=overlap.diameter,
+            pairs=Table({name: getattr(pairs, name) for name in PAIR_COLUMNS} | {"image_id": ids}),
+        )
 
-    return context.finish(
-        "score",
-        settings=study.scope.model_dump(
-            include={"shift", "null_draws", "cross_null", "sample_features", "resize"}
-        ),
-        after=("images", "train", "evaluate"),
-        extra_inputs={"backbone": context.backbone_digest},
-        body=body,
-        shared=True,
-    )
-
-
-def write_pairs(
-    path: Path, pairs: PairScores, refs: Sequence[ImageRef], source: Mapping[str, object]
-) -> None:
-    """Write one row per pair, with the image's id."""
-    columns = {f.name: getattr(pairs, f.name) for f in fields(PairScores)}
-    write_table(path, columns | {"image_id": [refs[i].id for i in pairs.image]}, source)
-
-
-def read_pairs(path: Path) -> PairScores:
-    """Read back what :func:`write_pairs` wrote."""
-    table = read_table(path)
-    return PairScores(**{f.name: table[f.name] for f in fields(PairScores)})
+    def headline(self, result: ScoreResult) -> list[tuple[str, str]]:
+        """Return how many pairs there are."""
+        counted = f"{result.pairs.n_rows:,} of {result.n_features:,} features"
+        return [("pairs", f"{counted} on {result.n_images:,} images, {result.n_missed:,} missed")]
 
 
 def _score_chunk(
-    context: Context,
+    job: Job,
     wanted: Mapping[int, Wanted],
     overlap: Overlap,
     chunk: Sequence[ImageRef],
@@ -84,28 +98,25 @@ def _score_chunk(
     def encoded() -> Iterator[tuple[Tensor, list[int], list[str]]]:
         for batch in batches:
             ids = [chunk[index].id for index in batch.indices]
-            positions = [context.eval_positions[name] for name in ids]
-            yield batch.tokens.patch.float(), positions, ids
+            yield batch.tokens.patch.float(), [job.eval_positions[name] for name in ids], ids
 
     pairs, maps = score_stream(
-        context.sae,
+        job.models.sae,
         encoded(),
         wanted,
         overlap,
-        null_draws=context.study.scope.null_draws,
-        seed=context.study.seed,
-        workers=worker_count(context.study.images.workers),
+        null_draws=job.study.scope.null_draws,
+        seed=job.study.seed,
+        workers=worker_count(job.study.images.workers),
     )
-    columns = {f.name: torch.from_numpy(getattr(pairs, f.name)) for f in fields(PairScores)}
-    return columns | (maps.to_tensors() if context.study.scope.cross_null else {})
+    columns = {name: torch.from_numpy(getattr(pairs, name)) for name in PAIR_COLUMNS}
+    return columns | (maps.to_tensors() if job.study.scope.cross_null else {})
 
 
-def _joined(context: Context, parts: list[dict[str, Tensor]], overlap: Overlap) -> PairScores:
+def _joined(job: Job, parts: list[dict[str, Tensor]], overlap: Overlap) -> PairScores:
     """Order the pairs of all chunks, and compare across images."""
-    chunks = [
-        PairScores(**{f.name: part[f.name].numpy() for f in fields(PairScores)}) for part in parts
-    ]
+    chunks = [PairScores(**{name: part[name].numpy() for name in PAIR_COLUMNS}) for part in parts]
     pairs, maps = PairScores.concatenated([PairScores.empty(), *chunks]), None
-    if chunks and context.study.scope.cross_null:
+    if chunks and job.study.scope.cross_null:
         maps = PairMaps.joined([PairMaps.from_tensors(part, overlap.side) for part in parts])
-    return ordered_pairs(pairs, maps, workers=worker_count(context.study.images.workers))
+    return ordered_pairs(pairs, maps, workers=worker_count(job.study.images.workers))

@@ -1,7 +1,7 @@
-"""Stage «stability»: would the scores be the same under another choice?"""
+"""Stage «stability»: would another choice score and split the features alike?"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,73 +11,64 @@ import numpy as np
 from vitscope.errors import ArtifactError
 from vitscope.progress import track
 from vitscope.sae.storage import load_saved_sae
-from vitscope.scope.matching import match_features
-from vitscope.scope.stability import Agreement, agreement, within_run
-from vitscope.scope.views import Overlap
-from vitscope.stages.context import Context, StageOutcome
-from vitscope.stages.score import read_pairs
-from vitscope.store.atomic import read_json, write_json
-from vitscope.store.checksum import file_checksum
-from vitscope.store.foreign import tables_of
+from vitscope.scope.stability import Agreement, agreement, match_features, within_run
+from vitscope.stages.backbone import BackboneStage
+from vitscope.stages.partition import PartitionStage
+from vitscope.stages.score import ScoreStage
+from vitscope.stages.stage import Job, Models, Stage
+from vitscope.stages.train import TrainStage
+from vitscope.store.atomic import file_checksum
 from vitscope.store.run_directory import RunDirectory
-from vitscope.store.stage import StageOutput
-from vitscope.store.tables import read_metadata, read_table
+from vitscope.study import load_study
 
 N_WITHIN = 6
 """Comparisons that a run's own pairs allow, where it has four exemplars or more."""
 
-COMPARED = ("scope", "site", "seed")
-"""What the metadata of two tables of features may differ in."""
+
+@dataclass(frozen=True)
+class StabilityResult:
+    """The scores held against those of other choices and other runs: one row a comparison."""
+
+    rows: tuple[Agreement, ...]
 
 
-def run_stability(context: Context) -> StageOutcome:
-    """Write ``tables/stability.json``: one row per comparison."""
-    study, run = context.study, context.run
-    others = study.stability.against
+class StabilityStage(Stage[StabilityResult]):
+    """Compares fewer exemplars, halves, rules, the null, and the runs of ``stability.against``."""
 
-    def body(fingerprint: str) -> StageOutput:
-        described: list[dict[str, Any]] = []
+    name = "stability"
+    after = ("train", "score", "partition")
+    Result = StabilityResult
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return what the scores depend on, and the other runs."""
+        against = [str(path) for path in job.study.stability.against]
+        return {**job.study.scope.model_dump(), "against": against}
+
+    def inputs(self, job: Job) -> Mapping[str, str]:
+        """Return the hash of every other run's features."""
+        return {str(path): _features_checksum(path) for path in job.study.stability.against}
+
+    def run(self, job: Job) -> StabilityResult:
+        """Compare one after the other."""
+        others = job.study.stability.against
+        rows: list[Agreement] = []
         with track("stability", N_WITHIN + len(others), "comparisons") as progress:
-            for row in chain(_within(context), (_against(context, other) for other in others)):
-                described.append(asdict(row))
+            for row in chain(_within(job), (_against(job, other) for other in others)):
+                rows.append(row)
                 progress.advance(1)
-        write_json(run.table("stability"), {"fingerprint": fingerprint, "rows": described})
-        return StageOutput([run.table("stability")], {"comparisons": len(described)})
-
-    return context.finish(
-        "stability",
-        settings={**study.scope.model_dump(), "against": [str(path) for path in others]},
-        after=("train", "score", "partition"),
-        extra_inputs={str(path): _features_checksum(path) for path in others},
-        body=body,
-    )
+        return StabilityResult(tuple(rows))
 
 
-def _within(context: Context) -> Iterator[Agreement]:
-    study, run = context.study, context.run
+def _within(job: Job) -> Iterator[Agreement]:
+    found, study = job.result(ScoreStage), job.study
     return within_run(
-        read_pairs(run.pairs),
-        [str(name) for name in read_table(run.pairs)["image_id"]],
-        context.sae.n_features,
-        Overlap(context.backbone.site.grid, study.scope.shift).diameter,
+        found.scores,
+        [str(name) for name in found.pairs["image_id"]],
+        job.result(TrainStage).n_features,
+        found.diameter,
         study.scope,
         study.seed,
     )
-
-
-def read_stability(run: RunDirectory) -> list[Agreement]:
-    """Return what the stage found; nothing where it has not run."""
-    path = run.table("stability")
-    if not path.is_file():
-        return []
-    names = Agreement.__dataclass_fields__
-    return [
-        Agreement(**{name: _number(row[name]) for name in names}) for row in read_json(path)["rows"]
-    ]
-
-
-def _number(value: Any) -> Any:
-    return float("nan") if value is None else value
 
 
 def _features_checksum(folder: Path) -> str:
@@ -90,45 +81,43 @@ def _features_checksum(folder: Path) -> str:
     return file_checksum(path)
 
 
-def _against(context: Context, folder: Path) -> Agreement:
+def _against(job: Job, folder: Path) -> Agreement:
     """Compare with another run: feature by feature for one SAE, by matched features for two."""
-    other, own = RunDirectory(folder), context.run
-    with tables_of(folder):
-        one, two = (read_table(run.features)["cds"].astype(np.float64) for run in (own, other))
-    theirs = load_saved_sae(other.sae)
-    change = f"{folder.name}: {_difference(own, other)}"
-    if not np.array_equal(theirs.w_dec.numpy(), context.sae.w_dec.cpu().numpy()):
-        if theirs.width != context.sae.width:
+    theirs = _job_of(folder)
+    one, two = (each.result(PartitionStage).cds for each in (job, theirs))
+    own_sae, other_sae = (load_saved_sae(each.run.sae) for each in (job, theirs))
+    change = f"{folder.name}: {_difference(job, theirs)}"
+    if not np.array_equal(other_sae.w_dec.numpy(), own_sae.w_dec.numpy()):
+        if other_sae.width != own_sae.width:
             raise ArtifactError(
-                f"stability.against: {folder} has an SAE of width {theirs.width}, this run of "
-                f"{context.sae.width}: their features cannot be matched"
+                f"stability.against: {folder} has an SAE of width {other_sae.width}, this run of "
+                f"{own_sae.width}: their features cannot be matched"
             )
-        if len(two) != theirs.n_features:
+        if len(two) != other_sae.n_features:
             raise ArtifactError(
                 f"stability.against: {folder} has {len(two)} features in its table, and "
-                f"{theirs.n_features} in its SAE; run `vitscope run` on its study again"
+                f"{other_sae.n_features} in its SAE; run `vitscope run` on its study again"
             )
-        matches = match_features(context.sae.w_dec.cpu(), theirs.w_dec)
-        share = len(matches.one) / context.sae.n_features
+        matches = match_features(own_sae.w_dec, other_sae.w_dec)
+        share = len(matches.one) / own_sae.n_features
         change += f" (another SAE: {share:.0%} of the features matched)"
         one, two = one[matches.one], two[matches.other]
-    gamma, seed = context.study.scope.gamma, context.study.seed
+    gamma, seed = job.study.scope.gamma, job.study.seed
     return agreement(change, one, two, gamma=gamma, seed=seed)
 
 
-def _difference(own: RunDirectory, other: RunDirectory) -> str:
-    one, two = (_flat(read_metadata(run.features)) for run in (own, other))
-    changed = [
-        f"{key} {one.get(key)} → {two.get(key)}"
-        for key in sorted(one.keys() | two.keys())
-        if one.get(key) != two.get(key)
-    ]
+def _job_of(folder: Path) -> Job:
+    run = RunDirectory(folder)
+    study = load_study(run.study)
+    return Job(study, run, Models(study, run))
+
+
+def _difference(own: Job, other: Job) -> str:
+    one, two = (_chosen(job) for job in (own, other))
+    changed = [f"{key} {one[key]} → {two[key]}" for key in sorted(one) if one[key] != two[key]]
     return ", ".join(changed) or "the same settings"
 
 
-def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name in COMPARED:
-        value = metadata.get(name)
-        flat |= value if isinstance(value, dict) else {name: value}
-    return flat
+def _chosen(job: Job) -> dict[str, Any]:
+    site = job.result(BackboneStage).site
+    return {**job.study.scope.model_dump(), **vars(site), "seed": job.study.seed}

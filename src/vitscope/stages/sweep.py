@@ -1,7 +1,7 @@
-"""Several SAEs over one pass of the activations, and a table of them: ``train --sweep``."""
+"""Stage «sweep»: several SAEs over one pass of the activations, and a table of them."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,13 @@ from vitscope.sae.plan import NOT_IN_KEY
 from vitscope.sae.settings import SaeSettings, SweepSettings
 from vitscope.sae.storage import save_sae
 from vitscope.sae.training import TrainedSae, TrainingJob, train_saes
-from vitscope.stages.context import Context, StageOutcome
-from vitscope.stages.extract import run_extract
-from vitscope.stages.images import run_images
-from vitscope.stages.joined import held_run
-from vitscope.stages.tokens import token_source
-from vitscope.store.atomic import read_json, write_json
-from vitscope.store.stage import StageOutput
+from vitscope.stages.backbone import BackboneStage
+from vitscope.stages.stage import Job, Stage
+from vitscope.stages.train import token_source
 from vitscope.study import Study
 
 SHORT = {"seed": "seed", "k": "k", "expansion": "x", "learning_rate": "lr", "method": ""}
 """How a sweep's settings are written in the names of its SAEs."""
-
-FIGURES = (
-    "held_out_fvu",
-    "held_out_l0",
-    "held_out_silent_share",
-    "held_out_n_tokens",
-    "dead_share",
-    "dead_after_tokens",
-    "threshold_low",
-    "threshold_high",
-    "tokens",
-)
-"""What the table takes from an SAE's own record."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +35,83 @@ class SweepPoint:
     name: str
     settings: SaeSettings
     seed: int
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One SAE of a finished sweep: what it varies, and how it does on tokens it has not seen."""
+
+    name: str
+    method: str
+    seed: int
+    k: int
+    expansion: int
+    learning_rate: float
+    features: int
+    threshold: float | None
+    threshold_low: float | None
+    threshold_high: float | None
+    held_out_fvu: float
+    held_out_l0: float
+    held_out_silent_share: float
+    held_out_n_tokens: int
+    dead_share: float
+    dead_after_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Every SAE, in the order of the sweep, and its files under ``sweep/NAME``."""
+
+    rows: tuple[SweepRow, ...]
+    files: tuple[Path, ...]
+
+
+class SweepStage(Stage[SweepResult]):
+    """Trains every SAE that ``[sae.sweep]`` asks for, over the same tokens."""
+
+    name = "sweep"
+    after = ("backbone", "extract")
+    shared = True
+    Result = SweepResult
+
+    def check(self, study: Study) -> None:
+        """Refuse a sweep of nothing."""
+        sweep_points(study.sae, study.seed)
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return how they are trained."""
+        return job.study.sae.model_dump(mode="json", exclude=NOT_IN_KEY - {"sweep"})
+
+    def run(self, job: Job) -> SweepResult:
+        """Train them side by side."""
+        study, run = job.study, job.run
+        require_trackers(study.sae.track)
+        points = sweep_points(study.sae, study.seed)
+        folders = [run.root / "sweep" / point.name for point in points]
+        jobs = [
+            TrainingJob(
+                point.settings,
+                point.seed,
+                checkpoint=run.parts("sweep") / f"{point.name}.safetensors",
+                log=folder / "metrics.jsonl",
+            )
+            for point, folder in zip(points, folders, strict=True)
+        ]
+        trained = train_saes(
+            token_source(job),
+            jobs,
+            site=job.result(BackboneStage).site,
+            fingerprint=job.fingerprint,
+            device=job.models.device,
+        )
+        rank_0_goes_on()
+        files: list[Path] = []
+        for found, folder in zip(trained, folders, strict=True):
+            files += [*save_sae(folder, found.sae), folder / "metrics.jsonl"]
+        rows = [_row(point, found) for point, found in zip(points, trained, strict=True)]
+        return SweepResult(tuple(rows), tuple(files))
 
 
 def sweep_points(settings: SaeSettings, seed: int) -> list[SweepPoint]:
@@ -84,73 +144,17 @@ def sweep_points(settings: SaeSettings, seed: int) -> list[SweepPoint]:
     return points
 
 
-def run_sweep(context: Context) -> StageOutcome:
-    """Train every SAE of the sweep into ``sweep/<name>/`` and write ``tables/sweep.json``."""
-    study, run = context.study, context.run
-    points = sweep_points(study.sae, study.seed)
-    require_trackers(study.sae.track)
-    folders = [run.root / "sweep" / point.name for point in points]
-
-    def body(fingerprint: str) -> StageOutput:
-        jobs = [
-            TrainingJob(
-                point.settings,
-                point.seed,
-                checkpoint=run.parts("sweep") / f"{point.name}.safetensors",
-                log=folder / "metrics.jsonl",
-            )
-            for point, folder in zip(points, folders, strict=True)
-        ]
-        trained = train_saes(
-            token_source(context),
-            jobs,
-            site=context.backbone.site,
-            fingerprint=fingerprint,
-            device=context.device,
-        )
-        rank_0_goes_on()
-        files: list[Path] = []
-        for found, folder in zip(trained, folders, strict=True):
-            files += [*save_sae(folder, found.sae), folder / "metrics.jsonl"]
-        rows = [_row(point, found) for point, found in zip(points, trained, strict=True)]
-        write_json(run.table("sweep"), {"fingerprint": fingerprint, "rows": rows})
-        return StageOutput([*files, run.table("sweep")], {"saes": len(rows)})
-
-    settings = study.sae.model_dump(exclude=NOT_IN_KEY - {"sweep"})
-    return context.finish("sweep", settings=settings, after=("extract",), body=body, shared=True)
-
-
-def sweep_study(
-    study: Study, out: Path, *, on_stage: Callable[[str, StageOutcome], None] | None = None
-) -> list[dict[str, Any]]:
-    """Run what a sweep needs of a study, then the sweep; return the rows of its table.
-
-    Args:
-        study: with absolute paths, and lists under ``sae.sweep``.
-        out: the run directory, created where needed and locked meanwhile.
-        on_stage: called with the name of a stage and how it ended.
-    """
-    sweep_points(study.sae, study.seed)  # refused before an image is looked at
-    with held_run(out, study) as run:
-        context = Context(study, run, frozenset({"images", "extract", "sweep"}))
-        for name, stage in (("images", run_images), ("extract", run_extract), ("sweep", run_sweep)):
-            outcome = stage(context)
-            if on_stage is not None:
-                on_stage(name, outcome)
-    return read_json(run.table("sweep"))["rows"]
-
-
-def sweep_lines(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def sweep_lines(rows: tuple[SweepRow, ...]) -> tuple[list[str], list[list[str]]]:
     """Return headings and cells of the comparison as it is printed."""
     headings = ["SAE", "features", "FVU", "L0", "silent", "dead", "θ"]
     cells = [
         [
-            row["name"],
-            str(row["features"]),
-            f"{row['held_out_fvu']:.4f}",
-            f"{row['held_out_l0']:.1f}",
-            f"{row['held_out_silent_share']:.1%}",
-            f"{row['dead_share']:.1%}",
+            row.name,
+            str(row.features),
+            f"{row.held_out_fvu:.4f}",
+            f"{row.held_out_l0:.1f}",
+            f"{row.held_out_silent_share:.1%}",
+            f"{row.dead_share:.1%}",
             _interval(row),
         ]
         for row in rows
@@ -158,22 +162,17 @@ def sweep_lines(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]
     return headings, cells
 
 
-def _interval(row: Mapping[str, Any]) -> str:
-    if row.get("threshold_low") is None:
-        return f"{row['threshold']:.4g}"
-    return f"{row['threshold']:.4g} ({row['threshold_low']:.4g}-{row['threshold_high']:.4g})"
+def _interval(row: SweepRow) -> str:
+    if row.threshold is None or row.threshold_low is None:
+        return "–" if row.threshold is None else f"{row.threshold:.4g}"
+    return f"{row.threshold:.4g} ({row.threshold_low:.4g}-{row.threshold_high:.4g})"
 
 
-def _row(point: SweepPoint, trained: TrainedSae) -> dict[str, Any]:
+def _row(point: SweepPoint, trained: TrainedSae) -> SweepRow:
     info = trained.sae.info
-    return {
-        "name": point.name,
-        "method": point.settings.method,
-        "seed": point.seed,
-        "k": point.settings.k,
-        "expansion": point.settings.expansion,
-        "learning_rate": point.settings.learning_rate,
-        "features": trained.sae.n_features,
-        "threshold": trained.sae.threshold,
-        **{name: info.get(name) for name in FIGURES},
-    }
+    varied = {n: getattr(point.settings, n) for n in ("method", "k", "expansion", "learning_rate")}
+    own = {"name": point.name, "seed": point.seed, "features": trained.sae.n_features}
+    known = SweepRow.__dataclass_fields__.keys() - varied.keys() - own.keys() - {"threshold"}
+    return SweepRow(
+        **own, **varied, threshold=trained.sae.threshold, **{name: info.get(name) for name in known}
+    )

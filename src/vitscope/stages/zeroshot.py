@@ -1,49 +1,116 @@
-"""Stage «zeroshot»: what the backbone predicts by text, with and without each group."""
+"""Stage «zeroshot»: predictions by text with and without each group."""
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vitscope.errors import ConfigError
-from vitscope.probes.labelled import LabelledImages
-from vitscope.probes.predicting import LABEL, ZeroShot
+from vitscope.probes.labelled_images import LabelledImages, open_zero_shot
 from vitscope.probes.prompts import Prompts
+from vitscope.probes.results import ZeroShotSummary
 from vitscope.probes.settings import ClassificationSettings
-from vitscope.probes.sources import open_zero_shot
-from vitscope.probes.towers import load_prompts_of, load_tower, require_tower
+from vitscope.probes.text_towers import load_prompts_of, load_tower, require_tower
 from vitscope.probes.zero_shot import (
+    ZERO_SHOT_LABEL,
     Predictions,
-    ZeroShotSummary,
+    ZeroShot,
     flips_by_class,
     per_image,
     summarise,
 )
 from vitscope.progress import track
-from vitscope.stages.context import Context, StageOutcome
-from vitscope.stages.probe import extraction
+from vitscope.removal.remove import FeatureGroup
+from vitscope.stages.probe import beside_original, extraction
 from vitscope.stages.removal_groups import RemovedGroups, removed_groups
-from vitscope.store.atomic import write_json
-from vitscope.store.stage import StageOutput
-from vitscope.store.tables import write_table
+from vitscope.stages.stage import Job, Stage
+from vitscope.store.parts import shared_parts
+from vitscope.store.records import At
+from vitscope.store.tables import Table
 from vitscope.study import Study
-from vitscope.tokens.shared_parts import shared_parts
 
-PER_IMAGE, PER_CLASS = "predictions.parquet", "flips"
-"""One row per (variant, image) in the run directory, one per (variant, class) below ``tables``."""
-
-CHUNK_IMAGES = 512
+PREDICTED_CHUNK = 512
 """Images between two saved parts: what a kill may cost."""
 
-_LABELS = "labels"
+
+@dataclass(frozen=True)
+class ZeroShotResult:
+    """Predictions by text.
+
+    Attributes:
+        removed: the variants of the tokens.
+        n_images: predicted.
+        classes: to choose from.
+        variants: accuracy, confidence, reliability and flips, the original first.
+        predictions: (variant, image): what was predicted, how surely.
+        flips: (variant, class): how many predictions changed.
+    """
+
+    removed: RemovedGroups
+    n_images: int
+    classes: tuple[str, ...]
+    variants: tuple[ZeroShotSummary, ...]
+    predictions: Annotated[Table, At("predictions.parquet")]
+    flips: Annotated[Table, At("tables/flips.parquet")]
 
 
-def zero_shot_is_set(study: Study) -> bool:
-    """Whether the study names images for zero-shot."""
-    return study.probes.zeroshot.images is not None
+class ZeroShotStage(Stage[ZeroShotResult]):
+    """Predicts the class of every image by its text, from each variant of the tokens."""
+
+    name = "zeroshot"
+    after = ("backbone", "train", "partition")
+    shared = True
+    Result = ZeroShotResult
+
+    def is_wanted(self, study: Study) -> bool:
+        """Whether the study names images for zero-shot."""
+        return study.probes.zeroshot.images is not None
+
+    def check(self, study: Study) -> None:
+        """Open the images, and read their prompts."""
+        open_zero_shot_of(study)
+
+    def settings(self, job: Job) -> Mapping[str, Any]:
+        """Return the text side, and what is removed."""
+        probes = job.study.probes
+        names = {"tower", "tower_weights", "bins"}
+        return {
+            "keep_error": probes.keep_error,
+            "n_controls": probes.n_controls,
+            "prompts": asdict(open_zero_shot_of(job.study)[1]),
+            **probes.zeroshot.model_dump(mode="json", include=names),
+        }
+
+    def inputs(self, job: Job) -> Mapping[str, str]:
+        """Return the hash of the images."""
+        images, _ = open_zero_shot_of(job.study)
+        return {"images": f"{len(images)} {images.digest}"}
+
+    def run(self, job: Job) -> ZeroShotResult:
+        """Predict chunk by chunk."""
+        images, prompts = open_zero_shot_of(job.study)
+        removed, masks = removed_groups(job)
+        predictions, labels = _predict(job, masks, prompts, images)
+        rows = summarise(predictions, labels, bins=job.study.probes.zeroshot.bins)
+        return ZeroShotResult(
+            removed=removed,
+            n_images=len(images),
+            classes=prompts.classes,
+            variants=tuple(rows),
+            predictions=Table(per_image(predictions, labels, images.ids)),
+            flips=Table(flips_by_class(predictions, labels, len(prompts.classes))),
+        )
+
+    def headline(self, result: ZeroShotResult) -> list[tuple[str, str]]:
+        """Return the original beside what is left without each group."""
+        accuracy = {row.variant: row.top1 for row in result.variants}
+        confidence = {row.variant: row.confidence for row in result.variants}
+        return [
+            ("zero-shot, top1", beside_original(accuracy)),
+            ("zero-shot, confidence", beside_original(confidence)),
+        ]
 
 
 def open_zero_shot_of(study: Study) -> tuple[LabelledImages, Prompts]:
@@ -64,102 +131,24 @@ def open_zero_shot_of(study: Study) -> tuple[LabelledImages, Prompts]:
     return images, load_prompts_of(settings, classes)
 
 
-def run_zeroshot(context: Context) -> StageOutcome:
-    """Write ``tables/zeroshot.json``, and predictions by image and flips by class."""
-    study, run = context.study, context.run
-    settings = study.probes.zeroshot
-    images, prompts = open_zero_shot_of(study)
-
-    def body(fingerprint: str) -> StageOutput:
-        removed = removed_groups(context)
-        predictions, labels = _predict(context, removed, prompts, images, fingerprint)
-        source = {"stage": "zeroshot", "fingerprint": fingerprint, "classes": prompts.classes}
-        files = [run.root / PER_IMAGE, run.columns(PER_CLASS), run.table("zeroshot")]
-        write_table(files[0], per_image(predictions, labels, images.ids), source)
-        by_class = flips_by_class(predictions, labels, len(prompts.classes))
-        write_table(files[1], by_class, source)
-        rows = summarise(predictions, labels, bins=settings.bins)
-        table = removed.described() | {
-            "n_images": len(images),
-            "n_classes": len(prompts.classes),
-            "variants": [asdict(row) for row in rows],
-        }
-        write_json(files[2], {"fingerprint": fingerprint, **table})
-        return StageOutput(files, _summary(rows))
-
-    return context.finish(
-        "zeroshot",
-        settings={
-            "keep_error": study.probes.keep_error,
-            "n_controls": study.probes.n_controls,
-            "prompts": asdict(prompts),
-            **settings.model_dump(mode="json", include={"tower", "tower_weights", "bins"}),
-        },
-        after=("train", "partition"),
-        extra_inputs={
-            "backbone": context.backbone_digest,
-            "images": f"{len(images)} {images.digest}",
-        },
-        body=body,
-        shared=True,
-    )
-
-
 def _predict(
-    context: Context,
-    removed: RemovedGroups,
-    prompts: Prompts,
-    images: LabelledImages,
-    fingerprint: str,
+    job: Job, masks: Mapping[str, FeatureGroup], prompts: Prompts, images: LabelledImages
 ) -> tuple[list[Predictions], NDArray[np.int64]]:
     """Predict chunk by chunk, through the disk."""
-    study = context.study
-    tower = load_tower(study.backbone, study.probes.zeroshot, context.device)
-    made = extraction(
-        context, context.sae, removed.masks, "classification", ClassificationSettings()
-    )
+    tower = load_tower(job.study.backbone, job.study.probes.zeroshot, job.models.device)
+    made = extraction(job, job.models.sae, masks, "classification", ClassificationSettings())
     zero_shot = ZeroShot.prepare(made, tower, prompts)
     n = len(images)
-    chunks = [range(i, min(i + CHUNK_IMAGES, n)) for i in range(0, n, CHUNK_IMAGES)]
-    with track(LABEL, n, "images") as progress:
+    chunks = [range(i, min(i + PREDICTED_CHUNK, n)) for i in range(0, n, PREDICTED_CHUNK)]
+    with track(ZERO_SHOT_LABEL, n, "images") as progress:
         parts = list(
             shared_parts(
-                context.run.parts("zeroshot"),
-                fingerprint,
+                job.run.parts(job.stage),
+                job.fingerprint,
                 chunks,
-                lambda rows: _to_tensors(*zero_shot.predict(images, rows, progress)),
+                lambda rows: zero_shot.predict(images, rows, progress),
                 on_reuse=lambda rows: progress.skip(len(rows)),
                 on_others=lambda rows: progress.advance(len(rows)),
             )
         )
-    labels = torch.cat([part[_LABELS] for part in parts]).numpy()
-    return [_joined(name, parts) for name in made.variants], labels
-
-
-def _to_tensors(predictions: list[Predictions], labels: NDArray[np.int64]) -> dict[str, Tensor]:
-    tensors = {_LABELS: torch.from_numpy(labels)}
-    for one in predictions:
-        tensors |= {
-            f"{one.variant}/likeliest": torch.from_numpy(one.likeliest),
-            f"{one.variant}/probability": torch.from_numpy(one.probability),
-            f"{one.variant}/of_label": torch.from_numpy(one.of_label),
-        }
-    return tensors
-
-
-def _joined(variant: str, parts: list[dict[str, Tensor]]) -> Predictions:
-    names = ("likeliest", "probability", "of_label")
-    arrays = [torch.cat([part[f"{variant}/{name}"] for part in parts]).numpy() for name in names]
-    return Predictions(variant, *arrays)
-
-
-def _summary(rows: list[ZeroShotSummary]) -> dict[str, Any]:
-    return {
-        row.variant: {
-            "top1": row.top1,
-            "confidence": row.confidence,
-            "calibration_error": row.calibration.expected_error,
-            "flips": row.flips,
-        }
-        for row in rows
-    }
+    return zero_shot.joined(parts)

@@ -1,5 +1,6 @@
-"""Atomic writes: a file stands under its final name whole, or not at all."""
+"""Files of a run: written whole or not at all, and known by the hash of their content."""
 
+import hashlib
 import json
 import math
 import os
@@ -80,3 +81,23 @@ def _nan_to_null(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_nan_to_null(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def file_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def bytes_checksum(*chunks: bytes | memoryview) -> str:
+    """Return the SHA-256 of ``chunks`` joined, in hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Return a short hash of any JSON-like value; the order of a mapping's keys does not matter."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:24]

@@ -89,15 +89,11 @@ class RunDirectory:
         return self.root / "images" / f"{split}.parquet"
 
     def table(self, name: str) -> Path:
-        """A summary by name, as JSON."""
-        return self.root / "tables" / f"{name}.json"
-
-    def columns(self, name: str) -> Path:
-        """A table of a stage by name, as Parquet."""
+        """A table of a stage by name."""
         return self.root / "tables" / f"{name}.parquet"
 
     def stamp(self, stage: str) -> Path:
-        """The record that a finished stage leaves."""
+        """What a finished stage leaves: what it was made from, and its result."""
         return self.root / "stages" / f"{stage}.json"
 
     def parts(self, stage: str) -> Path:

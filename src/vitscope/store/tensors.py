@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitscope.errors import ArtifactError
-from vitscope.store.atomic import atomic_path
-from vitscope.store.checksum import bytes_checksum
+from vitscope.store.atomic import atomic_path, bytes_checksum
 
-METADATA_KEY = "vitscope"
+TENSOR_METADATA = "vitscope"
 """All metadata under one key, as sorted JSON: safetensors writes several keys in random order, and
 equal content would give unequal files."""
 
@@ -31,7 +30,7 @@ def save_tensors(
     with atomic_path(path) as temporary:
         header = {**metadata, CHECKSUM_KEY: _checksum(whole, metadata)}
         try:
-            save_file(whole, temporary, {METADATA_KEY: json.dumps(header, sort_keys=True)})
+            save_file(whole, temporary, {TENSOR_METADATA: json.dumps(header, sort_keys=True)})
         except SafetensorError as error:  # a full disk, in safetensors' own words
             raise ArtifactError(f"cannot write {path}: {error}") from error
 
@@ -44,7 +43,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as handle:  # pyright: ignore[reportUnknownVariableType]
-            header = (handle.metadata() or {}).get(METADATA_KEY, "{}")
+            header = (handle.metadata() or {}).get(TENSOR_METADATA, "{}")
             # the handle is no mapping: it has keys() and cannot be iterated
             tensors: dict[str, Tensor] = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from vitscope.errors import BackboneError
 from vitscope.images.loading import LoadClock, load_batches, to_square, worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.progress import Tracker, track
-from vitscope.tokens.shared_parts import shared_parts
+from vitscope.store.parts import shared_parts
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from vitscope.draws import generator
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.images.sources import ImageRef
 from vitscope.store.atomic import read_json
-from vitscope.store.foreign import tables_of
+from vitscope.store.tables import tables_of
 from vitscope.store.tensors import load_tensors
 from vitscope.tokens.encoding import LoaderOptions, PassClock, encode_images, plain_preparation
 from vitscope.tokens.extraction import MANIFEST_SCHEMA, drawn_tokens

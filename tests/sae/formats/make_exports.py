@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitscope.backbones.backbone import Site
-from vitscope.sae.formats.export_saelens import export_saelens
 from vitscope.sae.formats.load import load_sae
+from vitscope.sae.formats.saelens import export_saelens
 from vitscope.sae.model import SparseAutoencoder
 
 FIXTURES = Path(__file__).parent / "fixtures"

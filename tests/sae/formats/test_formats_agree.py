@@ -6,8 +6,7 @@ import pytest
 import torch
 from tests.sae.formats.cases import expected, folders, parameters
 
-from vitscope.sae.formats.detect import FORMATS
-from vitscope.sae.formats.load import load_sae
+from vitscope.sae.formats.load import SAE_FORMATS, load_sae
 from vitscope.sae.formats.source import open_source
 from vitscope.sae.storage import load_saved_sae as load_own
 from vitscope.sae.storage import save_sae
@@ -61,7 +60,7 @@ def test_one_format_alone_recognises_a_file(folder: Path) -> None:
     if (folder / "mapping.toml").is_file():
         return
     source = open_source(folder)
-    assert len([known.name for known in FORMATS if known.recognises(source)]) == 1
+    assert len([known.name for known in SAE_FORMATS if known.recognises(source)]) == 1
 
 
 def test_a_library_that_keeps_negative_values_is_among_them() -> None:

@@ -9,8 +9,7 @@ from tests.sae.formats.cases import FIXTURES, expected
 from torch import Tensor
 
 from vitscope.errors import SaeError
-from vitscope.sae.formats.diagnostics import check_reconstruction, diagnose
-from vitscope.sae.formats.load import load_sae
+from vitscope.sae.formats.load import check_reconstruction, diagnose, load_sae
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.sae.quality import ReconstructionSums
 

@@ -13,8 +13,8 @@ from tests.sae.formats.cases import expected
 from tests.sae.formats.make_exports import EXPORTED, SITE, SOURCES, exported_sae
 
 from vitscope.errors import SaeError
-from vitscope.sae.formats.export_saelens import export_saelens
 from vitscope.sae.formats.load import load_sae
+from vitscope.sae.formats.saelens import export_saelens
 from vitscope.sae.model import GroupMax, LayerNorm, TopK
 
 SAELENS_PYTHON = os.environ.get("VITSCOPE_SAELENS_PYTHON")

@@ -42,7 +42,7 @@ class FakeHub:
         self.asked: list[tuple[str, str | None]] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub, "require_answer", lambda *_: None)
+        monkeypatch.setattr(hub, "why_unreachable", lambda _: "")
         monkeypatch.setattr(
             huggingface_hub.HfApi,
             "list_repo_files",
@@ -154,7 +154,7 @@ def test_offline_and_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> list[str]:
         raise HfHubHTTPError("401 Client Error.\nRepository Not Found", response=_no_response())
 
-    monkeypatch.setattr(hub, "require_answer", lambda *_: None)
+    monkeypatch.setattr(hub, "why_unreachable", lambda _: "")
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", refuse)
     with pytest.raises(SaeError, match="401 Client Error; download its folder") as caught:
         load_sae("hf:someone/saes")

@@ -20,8 +20,7 @@ from tests.sae.formats.layouts import (
 )
 from torch import Tensor
 
-from vitscope.sae.formats.detect import FORMATS
-from vitscope.sae.formats.load import load_sae
+from vitscope.sae.formats.load import SAE_FORMATS, load_sae
 from vitscope.sae.formats.source import open_source
 
 X = tokens()
@@ -31,7 +30,7 @@ def agree(library: str, path: Path, codes: Tensor, x_hat: Tensor) -> None:
     sae = load_sae(path)
     assert str(sae.info["format"]).startswith(library)
     source = open_source(path)
-    assert [known.name for known in FORMATS if known.recognises(source)] == [library]
+    assert [known.name for known in SAE_FORMATS if known.recognises(source)] == [library]
     found = sae.encode(X)
     assert torch.equal(found != 0, codes != 0)
     torch.testing.assert_close(found, codes, rtol=1e-5, atol=1e-5)

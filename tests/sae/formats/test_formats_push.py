@@ -13,10 +13,10 @@ from tests.sae.formats.cases import FIXTURES, expected
 from tests.sae.formats.make_exports import SITE, exported_sae
 
 from vitscope.errors import SaeError
-from vitscope.sae.formats import push as pushing
-from vitscope.sae.formats.hub_folder import Evidence, write_hub_folder
+from vitscope.sae.formats import hub
+from vitscope.sae.formats.hub import push_sae
+from vitscope.sae.formats.hub_folder import SaeEvidence, write_hub_folder
 from vitscope.sae.formats.load import load_sae
-from vitscope.sae.formats.push import push
 from vitscope.store.tables import read_table, write_table
 
 METRICS: dict[str, dict[str, float | None]] = {
@@ -44,7 +44,7 @@ FILES = [
 def ready(tmp_path: Path) -> Path:
     table = tmp_path / "columns.parquet"
     write_table(table, {"feature": np.arange(32), "cds": np.linspace(0, 1, 32)}, {})
-    evidence = Evidence(METRICS, table, "c0ffee", "ImageNet-1K | validation", "mit")
+    evidence = SaeEvidence(METRICS, table, "c0ffee", "ImageNet-1K | validation", "mit")
     write_hub_folder(exported_sae("threshold"), tmp_path / "ready", evidence)
     return tmp_path / "ready"
 
@@ -82,7 +82,7 @@ def test_the_readme_says_what_a_user_needs(ready: Path) -> None:
 
 def test_without_evidence_it_says_so(tmp_path: Path) -> None:
     sae = load_sae(FIXTURES / "clipscope-0.1.8" / "topk")
-    write_hub_folder(sae, tmp_path, Evidence({}))
+    write_hub_folder(sae, tmp_path, SaeEvidence({}))
     text = (tmp_path / "README.md").read_text()
     for said in (
         "**Where it reads is not recorded.**",
@@ -97,7 +97,7 @@ def test_without_evidence_it_says_so(tmp_path: Path) -> None:
 
 def test_a_feature_table_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SaeError, match="vitscope score"):
-        write_hub_folder(exported_sae("relu"), tmp_path, Evidence({}, tmp_path / "none.parquet"))
+        write_hub_folder(exported_sae("relu"), tmp_path, SaeEvidence({}, tmp_path / "none.parquet"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,8 +127,8 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def test_a_dry_run_sends_nothing_and_asks_nobody(
     ready: Path, client: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushing, "require_answer", lambda *_: pytest.fail("the hub was asked"))
-    planned = push(ready, "me/sae", dry_run=True)
+    monkeypatch.setattr(hub, "why_unreachable", lambda _: pytest.fail("the hub was asked"))
+    planned = push_sae(ready, "me/sae", dry_run=True)
     assert [name for name, _ in planned.files] == FILES
     assert planned.n_bytes == sum((ready / name).stat().st_size for name in FILES)
     assert (planned.url, planned.private) == ("", True)
@@ -138,8 +138,8 @@ def test_a_dry_run_sends_nothing_and_asks_nobody(
 def test_a_push_uploads_what_the_dry_run_listed(
     ready: Path, client: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushing, "require_answer", lambda *_: None)
-    done = push(ready, "me/sae", dry_run=False, private=False)
+    monkeypatch.setattr(hub, "why_unreachable", lambda _: "")
+    done = push_sae(ready, "me/sae", dry_run=False, private=False)
     (made, of_repo), (sent, of_folder) = client.calls
     assert (made, sent) == ("create_repo", "upload_folder")
     assert of_repo == {"repo_id": "me/sae", "private": False, "exist_ok": True}
@@ -151,11 +151,11 @@ def test_a_push_uploads_what_the_dry_run_listed(
 def test_what_is_not_ready_is_not_sent(
     ready: Path, client: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushing, "require_answer", lambda *_: None)
+    monkeypatch.setattr(hub, "why_unreachable", lambda _: "")
 
     def refused(match: str, repo: str = "me/sae") -> None:
         with pytest.raises(SaeError, match=match) as caught:
-            push(ready, repo, dry_run=False)
+            push_sae(ready, repo, dry_run=False)
         assert "\n" not in str(caught.value)
 
     refused("no repository of the hub", "not a name")
@@ -173,12 +173,12 @@ def test_what_is_not_ready_is_not_sent(
 def test_a_hub_that_is_not_there_or_refuses(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(SaeError, match=r"HF_HUB_OFFLINE is set.*nothing was sent$"):
-        push(ready, "me/sae", dry_run=False)
+        push_sae(ready, "me/sae", dry_run=False)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("403 Forbidden.\nmore")
 
-    monkeypatch.setattr(pushing, "require_answer", lambda *_: None)
+    monkeypatch.setattr(hub, "why_unreachable", lambda _: "")
     monkeypatch.setattr(Recorder, "create_repo", refuse)
     with pytest.raises(SaeError, match="403 Forbidden; log in"):
-        push(ready, "me/sae", dry_run=False)
+        push_sae(ready, "me/sae", dry_run=False)

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from tests.sae.formats.cases import expected, parameters
 from tests.sae.formats.layouts import FEATURES, WIDTH, K, random_parts, write_prisma, write_saev
 
-from vitscope.errors import SaeError
-from vitscope.sae.formats import reading
+from vitscope.backbones.weights import reading
+from vitscope.errors import BackboneError, SaeError
 from vitscope.sae.formats.load import load_sae
-from vitscope.sae.formats.source import weights_file
+from vitscope.sae.formats.source import open_source, weights_file
 
 PARTS = random_parts(1)
 LINEAR = {
@@ -305,8 +305,8 @@ def test_a_header_without_end_is_not_read_to_its_end(
     refused(path, "longer than 1000 bytes")
     content = path.read_bytes()
     monkeypatch.setattr(Path, "open", lambda *_, **__: Counting(content))
-    with pytest.raises(SaeError):
-        reading._read_with_header(path)
+    with pytest.raises(BackboneError):
+        reading.read_checkpoint(path)
     assert asked == [1001]
 
 
@@ -350,7 +350,7 @@ def test_a_tensor_that_does_not_belong_is_one_line_or_makes_no_difference(
 ) -> None:
     copy = tmp_path / "sae"
     shutil.copytree(folder, copy)
-    stored = reading.read_stored(weights_file(copy))
+    stored = open_source(copy).checkpoint
     x = expected(folder).x
     for name in stored.tensors:
         tensors = tampered(stored.tensors, name, how)
@@ -364,7 +364,7 @@ def test_a_tensor_that_does_not_belong_is_one_line_or_makes_no_difference(
             assert sae.encode(x).shape == (len(x), sae.n_features)
 
 
-def write_like(file: Path, tensors: dict[str, torch.Tensor], stored: reading.Stored) -> None:
+def write_like(file: Path, tensors: dict[str, torch.Tensor], stored: reading.StoredWeights) -> None:
     """Write tensors in the way the file has them."""
     if file.suffix == ".safetensors":
         save_file(tensors, file)

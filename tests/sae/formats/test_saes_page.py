@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tests.sae.formats.cases import FIXTURES
 
-from vitscope.sae.formats.detect import FORMATS
-from vitscope.sae.formats.mapping import Mapping, TensorNames
-from vitscope.sae.formats.reading import MAX_TEXT_BYTES
+from vitscope.backbones.weights.reading import MAX_TEXT_BYTES
+from vitscope.sae.formats.load import SAE_FORMATS
+from vitscope.sae.formats.mapping import SaeMapping, TensorNames
 
 PAGE = (Path(__file__).parents[3] / "docs" / "saes.md").read_text(encoding="utf-8")
 
@@ -21,7 +21,7 @@ def documented_keys(page: str) -> set[str]:
 
 
 def test_every_key_of_a_mapping_is_documented() -> None:
-    keys = set(Mapping.model_fields) - {"tensors"}
+    keys = set(SaeMapping.model_fields) - {"tensors"}
     keys |= {f"tensors.{name}" for name in TensorNames.model_fields}
     assert documented_keys(PAGE) == keys
     assert documented_keys(PAGE.replace("| `unit_rows` |", "| `unit_row` |")) != keys
@@ -29,12 +29,12 @@ def test_every_key_of_a_mapping_is_documented() -> None:
 
 def test_the_mapping_shown_is_one() -> None:
     (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    Mapping.parse(tomllib.loads(text), source="saes.md")
+    SaeMapping.parse(tomllib.loads(text), source="saes.md")
 
 
 def test_every_format_is_in_the_table() -> None:
     rows = set(re.findall(r"^\| ([\w-]+)", PAGE.partition("## Does it")[0], re.MULTILINE))
-    assert {known.name for known in FORMATS} | {"vitscope", "mapping"} <= rows
+    assert {known.name for known in SAE_FORMATS} | {"vitscope", "mapping"} <= rows
 
 
 def test_the_versions_are_those_of_the_files() -> None:

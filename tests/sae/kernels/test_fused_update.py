@@ -54,7 +54,7 @@ def assert_alike(ours: TrainingState, reference: TrainingState, tolerance: float
 
 
 # fewer are chosen than are dead, as products over the dead and as sums over the chosen; or more
-@pytest.mark.parametrize(("aux_k", "dense", "steps"), [(2, 16, 30), (2, 0, 9), (30, 16, 9)])
+@pytest.mark.parametrize(("aux_k", "dense", "steps"), [(2, 16, 20), (2, 0, 6), (30, 16, 6)])
 @pytest.mark.parametrize("method", ["batch-topk", "topk", "matryoshka"])
 def test_steps_equal_torch_s(
     method: str, aux_k: int, dense: int, steps: int, monkeypatch: pytest.MonkeyPatch

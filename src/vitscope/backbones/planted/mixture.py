@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from vitscope.backbones.planted.spec import Border, PlantedSpec
 from vitscope.draws import generator
 
-LEVELS = 6
+COLOUR_LEVELS = 6
 """Quantisation levels per colour channel of a patch's mean."""
 
 TEXTURED_VARIANCE = 150
 """Pixel variance (in squared byte levels) above which a patch counts as textured."""
 
-N_WORDS = LEVELS**3 * 2
+N_WORDS = COLOUR_LEVELS**3 * 2
 
 LUMINANCE_CELL = 48.0
 WARMTH_CELL = 36.0
@@ -74,12 +74,12 @@ def uniform(hashes: NDArray[np.uint64], salt: int) -> NDArray[np.float64]:
 
 
 def _words(sums: NDArray[np.int64], wide: NDArray[np.int64], n_pixels: int) -> NDArray[np.int64]:
-    levels = sums * LEVELS // (256 * n_pixels)
+    levels = sums * COLOUR_LEVELS // (256 * n_pixels)
     # n²·variance of the pixel sum over channels, in integers
     grey = wide.sum(2)
     spread = n_pixels * (grey * grey).sum(-1) - grey.sum(-1) ** 2
     textured = spread > 9 * TEXTURED_VARIANCE * n_pixels**2
-    colour = (levels[..., 0] * LEVELS + levels[..., 1]) * LEVELS + levels[..., 2]
+    colour = (levels[..., 0] * COLOUR_LEVELS + levels[..., 1]) * COLOUR_LEVELS + levels[..., 2]
     return colour * 2 + textured
 
 
@@ -115,7 +115,7 @@ def _splitmix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class PlantedMixture:
     """The true codes of a batch of views.
 
     Attributes:
@@ -159,7 +159,7 @@ def border_cells(border: Border, grid: int) -> NDArray[np.int64]:
     return np.flatnonzero(chosen)
 
 
-def mix(spec: PlantedSpec, vocabulary: NDArray[np.int64], seen: ViewPixels) -> Mixture:
+def mix(spec: PlantedSpec, vocabulary: NDArray[np.int64], seen: ViewPixels) -> PlantedMixture:
     """Compute the true codes of a batch of views."""
     n_views, n_positions = seen.words.shape
     codes = np.zeros((n_views, n_positions, spec.n_atoms), np.float32)
@@ -170,7 +170,7 @@ def mix(spec: PlantedSpec, vocabulary: NDArray[np.int64], seen: ViewPixels) -> M
         outliers[view, positions] = True
         _add_global(spec, codes[view], positions, seen, view)
         _add_border(spec, codes[view], seen, view)
-    return Mixture(codes, outliers)
+    return PlantedMixture(codes, outliers)
 
 
 def _between(

@@ -16,7 +16,7 @@ from vitscope.backbones.adapter import require_views
 from vitscope.backbones.attention import BlockAttention
 from vitscope.backbones.backbone import BlockTokens, FinalOutput, Preprocessing, Site
 from vitscope.backbones.planted.mixture import (
-    Mixture,
+    PlantedMixture,
     ViewPixels,
     draw_vocabulary,
     mix,
@@ -118,7 +118,7 @@ class PlantedBackbone:
         """Bytes as they are."""
         return Preprocessing(crop_share=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
-    def mixture(self, images: ImageBatch) -> Mixture:
+    def mixture(self, images: ImageBatch) -> PlantedMixture:
         """Return the true codes and outlier positions of a batch of views."""
         return mix(self.spec, self._vocabulary, self._read(images))
 

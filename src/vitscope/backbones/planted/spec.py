@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from vitscope.draws import generator
-from vitscope.store.checksum import fingerprint
+from vitscope.store.atomic import fingerprint
 
 
 class Kind(StrEnum):

@@ -87,7 +87,7 @@ TIMM = Layout(
     passengers=r"pre_logits\..*",
 )
 
-OPEN_CLIP = Layout(
+OPEN_CLIP_TIMM = Layout(
     name="open_clip (timm tower)",
     marks=r"(?P<tower>visual\.trunk\.)(?:patch_embed\.proj\.weight|blocks\.\d+\.norm1\.weight)",
     renames=(_AS_IT_IS,),
@@ -236,7 +236,7 @@ HF_VIT = Layout(
 )
 
 LAYOUTS = (
-    *(OPENAI, OPENAI_TOWER, OPEN_CLIP, META_DINOV2, DEIT3, TIMM),
+    *(OPENAI, OPENAI_TOWER, OPEN_CLIP_TIMM, META_DINOV2, DEIT3, TIMM),
     *(HF_CLIP, HF_DINOV2, HF_VIT, HF_SIGLIP),
 )
 """In the order in which they are tried: timm's names are a part of others' names."""

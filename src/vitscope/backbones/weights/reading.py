@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vitscope.backbones.weights.torchscript import is_torchscript, read_torchscript
 from vitscope.errors import BackboneError, first_line
-from vitscope.store.checksum import bytes_checksum, file_checksum
+from vitscope.store.atomic import bytes_checksum, file_checksum
 
 IN_A_FOLDER = (
     "model.safetensors",
@@ -59,7 +59,7 @@ SAFETENSORS_LENGTH = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint:
+class StoredWeights:
     """What one file of weights holds.
 
     Attributes:
@@ -96,7 +96,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path) -> StoredWeights:
     """Read one file of any of the formats above.
 
     Raises:
@@ -128,7 +128,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     del loaded
     for name in list(tensors):  # one at a time: a large model fits in memory twice, not three times
         tensors[name] = _widened(tensors[name], name, file)
-    return Checkpoint(tensors, values, header, wrapper)
+    return StoredWeights(tensors, values, header, wrapper)
 
 
 def read_json_object(file: Path) -> dict[str, Any]:

@@ -101,7 +101,7 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "400px" });
 for (const article of document.querySelectorAll(".pair")) watcher.observe(article);
 
-// -- company
+// -- what it is found with
 
 const columns = getBytes(`/${run}/columns`).then(readColumns);
 
@@ -115,8 +115,8 @@ async function listFeatures(list, found, note) {
   onGamma(fill);
 }
 
-async function showCompany() {
-  const found = await getJson(`${base}/company`);
+async function showCooccurrence() {
+  const found = await getJson(`${base}/cooccurrence`);
   const images = found.n_unreadable > 0 ? `${found.n_images} top images (${found.n_unreadable} cannot be read)` : `${found.n_images} top images`;
   byId("norms-text").textContent = found.n_fired > 0
     ? `Grey: all patch tokens of the run's sample. Colour: the ${whole(found.n_fired)} of ${whole(found.n_tokens)} tokens of its ${images} on which it fires; `
@@ -132,7 +132,7 @@ async function showCompany() {
     : words.listed.length === 0 ? `Removing it takes nothing from any of ${words.n_phrases} phrases.`
     : `Of ${words.n_phrases} phrases, those whose cosine with its ${words.n_images} top images falls most when it alone is removed: what it adds, not what it is.`;
   byId("words").replaceChildren(...(words.listed ?? []).map((one) => element("li", {}, one.phrase, " ", element("span", { className: "muted", textContent: `−${one.fall.toFixed(4)}` }))));
-  byId("company").setAttribute("aria-busy", "false");
+  byId("cooccurrence").setAttribute("aria-busy", "false");
 }
 
 function drawNorms(norms) {
@@ -147,7 +147,7 @@ function drawNorms(norms) {
   }), [middles, all, norms]);
 }
 
-showCompany().catch((error) => {
+showCooccurrence().catch((error) => {
   byId("norms-text").textContent = error.message;
-  byId("company").setAttribute("aria-busy", "false");
+  byId("cooccurrence").setAttribute("aria-busy", "false");
 });

@@ -183,7 +183,7 @@ byId("outliers").addEventListener("change", () => seen && showRings());
 // -- start
 
 try {
-  const [found, table] = await Promise.all([getJson(`${base}/look`), getBytes(`/${run}/columns`).then(readColumns)]);
+  const [found, table] = await Promise.all([getJson(`${base}/tokens`), getBytes(`/${run}/columns`).then(readColumns)]);
   seen = found;
   cds = table.columns.cds;
   const mean = seen.awcds.filter((value) => value !== null);

@@ -18,6 +18,8 @@ def uncentred_bias(
 ) -> Float[Tensor, "m"]:
     """Return the bias of an encoder that subtracts b_dec, of one ``x @ w_enc + b_enc`` without.
 
+    x·W + b = (x − b_dec)·W + (b + b_dec·W).
+
     Raises:
         SaeError: the shapes do not fit.
     """
@@ -48,6 +50,8 @@ def gated(
 
 def scaled_rows(sae: SparseAutoencoder, factor: Float[Tensor, "m"]) -> SparseAutoencoder:
     """Return the SAE whose codes are ``factor`` times as large and decoder rows as much smaller.
+
+    With f > 0: f·relu(z) = relu(f·z), z > θ where f·z > f·θ, and (f·code)·(w_dec / f) is as before.
 
     The output is the same where a code does not depend on other features' codes; with top-k it is
     the one that selects on the scaled pre-activations.
@@ -84,10 +88,31 @@ def unit_rows(sae: SparseAutoencoder) -> SparseAutoencoder:
     return scaled_rows(sae, norms)
 
 
+def of_scaled_input(sae: SparseAutoencoder, scale: float) -> SparseAutoencoder:
+    """Return the SAE on x of one that was trained on x / ``scale``, with codes in the units of x.
+
+    Decoder rows keep their norms, so codes, biases and thresholds are ``scale`` times as large:
+    scale·relu((x/scale − b_dec)·W + b_enc) = relu((x − scale·b_dec)·W + scale·b_enc).
+    """
+    activation = sae.activation
+    if isinstance(activation, AboveThresholds):
+        activation = AboveThresholds(activation.thresholds * scale)
+    return replace(
+        sae,
+        b_enc=sae.b_enc * scale,
+        b_dec=sae.b_dec * scale,
+        threshold=sae.threshold * scale,
+        activation=activation,
+    )
+
+
 def of_raw_input(
     sae: SparseAutoencoder, mean: Float[Tensor, "d"], deviation: Float[Tensor, "d"]
 ) -> SparseAutoencoder:
     """Return the SAE that does on x what ``sae`` does on (x − mean) / deviation, codes unchanged.
+
+    With μ, σ: ((x − μ)/σ − b_dec)·W = (x − (μ + σ·b_dec))·(W / σ), row i of W over σᵢ; and back,
+    σ·(codes·W_dec + b_dec) + μ = codes·(σ·W_dec) + (μ + σ·b_dec), column i of W_dec times σᵢ.
 
     Raises:
         SaeError: the SAE normalises tokens first (the two do not commute), the sizes are not d, or

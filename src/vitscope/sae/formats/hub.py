@@ -1,20 +1,24 @@
-"""An SAE from the Hugging Face hub: ``hf:owner/repo[/folder][@revision]``, its few files alone."""
+"""SAEs from and to the Hugging Face hub: ``hf:owner/repo[/folder][@revision]``, few files alone."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
-from vitscope.backbones.hub import require_answer
-from vitscope.errors import BackboneError, SaeError
-from vitscope.sae.formats.source import CONFIGS, MAPPINGS, WEIGHT_SUFFIXES, some
+from vitscope.backbones.hub import why_unreachable
+from vitscope.backbones.weights.reading import some_of
+from vitscope.errors import SaeError, first_line
+from vitscope.sae import storage
+from vitscope.sae.formats.source import CONFIGS, MAPPINGS, MAX_NAMED, WEIGHT_SUFFIXES
 
 HUB_PREFIX = "hf:"
+README = "README.md"
+
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _ADDRESS = re.compile(
-    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^@]*[^@/]))?/?(?:@(?P<revision>[\w./-]+))?"
+    rf"hf:(?P<repo>{_REPO.pattern})(?:/(?P<inside>[^@]*[^@/]))?/?(?:@(?P<revision>[\w./-]+))?"
 )
 
 
@@ -34,16 +38,25 @@ class HubAddress:
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """What was fetched.
+class Push:
+    """What was uploaded, or would be.
 
     Attributes:
-        path: local folder or file.
-        revision: the commit it is of.
+        repo: ``owner/name``.
+        private: whether the repository is made private where it is new.
+        files: paths in the repository with their sizes in bytes, sorted.
+        url: of the commit; empty for a dry run.
     """
 
-    path: Path
-    revision: str
+    repo: str
+    private: bool
+    files: tuple[tuple[str, int], ...]
+    url: str = ""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in all."""
+        return sum(size for _, size in self.files)
 
 
 def is_hub_address(source: Path | str) -> bool:
@@ -64,83 +77,124 @@ def parse_address(text: str) -> HubAddress:
     return HubAddress(found["repo"], inside, found["revision"])
 
 
-def fetch_sae(text: str) -> Fetched:
+def fetch_sae(text: str) -> tuple[Path, str]:
     """Fetch the files of one SAE: those of its folder that hold tensors or say what they mean.
 
     What the local cache has is not asked for again; ``@revision`` names another.
+
+    Returns:
+        The local folder or file, and the commit it is of.
 
     Raises:
         SaeError: the hub cannot be reached within seconds, or has no SAE there.
     """
     address = parse_address(text)
+    repo, revision = address.repo, address.revision
     cached = _cached(address)
     if cached is not None:
-        return cached
-    try:
-        url = huggingface_hub.hf_hub_url(address.repo, "README.md", revision=address.revision)
-        require_answer(url, text)
-    except BackboneError as error:
-        raise _unfetched(text, why_unreachable(error)) from None
+        return cached / address.inside, cached.name
+    why = why_unreachable(huggingface_hub.hf_hub_url(repo, README, revision=revision))
+    if why:
+        raise _unfetched(text, why)
     try:
         names = _files_of(address, text)
-        first = Path(
-            huggingface_hub.hf_hub_download(address.repo, names[0], revision=address.revision)
-        )
+        first = Path(huggingface_hub.hf_hub_download(repo, names[0], revision=revision))
         root = first.parents[len(PurePosixPath(names[0]).parts) - 1]
         for name in names[1:]:  # of that very commit: a branch may move meanwhile
-            huggingface_hub.hf_hub_download(address.repo, name, revision=root.name)
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise _unfetched(text, _first_line(error)) from None
-    return Fetched(root / address.inside, root.name)
+            huggingface_hub.hf_hub_download(repo, name, revision=root.name)
+    except (OSError, HfHubHTTPError) as error:
+        raise _unfetched(text, first_line(error)) from None
+    return root / address.inside, root.name
+
+
+def push_sae(folder: Path | str, repo: str, *, dry_run: bool, private: bool = True) -> Push:
+    """Upload what :func:`vitscope.sae.formats.hub_folder.write_hub_folder` wrote.
+
+    The login is the hub client's own (``hf auth login``, or ``HF_TOKEN``).
+
+    Args:
+        folder: hub-ready.
+        repo: ``owner/name``; made where it does not exist.
+        dry_run: say what would be uploaded; nothing is sent, nobody is asked.
+        private: whether a new repository is private.
+
+    Raises:
+        SaeError: the folder is not hub-ready or damaged, the name is none, the hub cannot be
+            reached, or it refuses.
+    """
+    folder = Path(folder)
+    if _REPO.fullmatch(repo) is None:
+        raise SaeError(f"'{repo}' is no repository of the hub; write owner/name")
+    storage.load_saved_sae(folder)  # whole, and what its card says
+    if not (folder / README).is_file():
+        raise SaeError(f"{folder} has no {README}; write the folder with `vitscope export` first")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    strangers = [path for path in files if path.is_symlink() or path.name.startswith(".")]
+    if strangers:
+        raise SaeError(
+            f"{strangers[0]} is a link or hidden file, which might not be meant for others; "
+            "remove it from the folder"
+        )
+    sizes = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in files)
+    planned = Push(repo, private, tuple(sizes))
+    if dry_run:
+        return planned
+    why = why_unreachable(huggingface_hub.hf_hub_url(repo, README))
+    if why:
+        raise SaeError(f"'{repo}' cannot be uploaded: {why}; nothing was sent")
+    api = huggingface_hub.HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=[name for name, _ in planned.files],
+            commit_message="Sparse autoencoder, written by vitscope",
+        )
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        raise SaeError(
+            f"'{repo}' was not uploaded: {first_line(error)}; log in with `hf auth "
+            "login` as someone who may write there"
+        ) from None
+    return replace(planned, url=str(commit.commit_url))
 
 
 def _files_of(address: HubAddress, text: str) -> list[str]:
-    """Return the repository's files to fetch, the ones with tensors first."""
-    api = huggingface_hub.HfApi()
-    listed: list[str] = api.list_repo_files(address.repo, revision=address.revision)
-    here = [name for name in listed if _wanted(name, address.inside)]
-    weights = [name for name in here if name.endswith(WEIGHT_SUFFIXES)]
+    """Return the repository's files to fetch, the ones with tensors first.
+
+    Those of one folder; beside a file that was named, only what says something about it.
+    """
+    inside = PurePosixPath(address.inside)
+    one_file = address.inside.endswith(WEIGHT_SUFFIXES)
+    folder = inside.parent if one_file else inside
+    listed = huggingface_hub.HfApi().list_repo_files(address.repo, revision=address.revision)
+    weights, described = list[str](), list[str]()
+    for path in map(PurePosixPath, listed):
+        if path.parent == folder and path.name.endswith(WEIGHT_SUFFIXES):
+            weights += [str(path)] if not one_file or path == inside else []
+        elif path.parent == folder and path.name in (*CONFIGS, *MAPPINGS):
+            described.append(str(path))
     if not weights:
-        prefix = f"{address.inside}/" if address.inside else ""
-        folders = {
-            str(PurePosixPath(name).parent)
-            for name in listed
-            if name.startswith(prefix) and name.endswith(WEIGHT_SUFFIXES)
-        }
-        where = f"; there are SAEs in {some(sorted(folders))}" if folders else ""
+        below = (path for path in map(PurePosixPath, listed) if inside in path.parents)
+        folders = {str(path.parent) for path in below if path.name.endswith(WEIGHT_SUFFIXES)}
+        where = f"; there are SAEs in {some_of(folders, MAX_NAMED)}" if folders else ""
         raise SaeError(f"'{text}' holds no file of tensors{where}")
-    return [*weights, *(name for name in here if name not in weights)]
+    return [*weights, *described]
 
 
-def _wanted(name: str, inside: str) -> bool:
-    path = PurePosixPath(name)
-    if inside.endswith(WEIGHT_SUFFIXES):  # one file, and what says something about it
-        beside = str(path.parent) == str(PurePosixPath(inside).parent)
-        return name == inside or (beside and path.name in (*CONFIGS, *MAPPINGS))
-    kinds = path.name.endswith(WEIGHT_SUFFIXES) or path.name in (*CONFIGS, *MAPPINGS)
-    return kinds and str(path.parent) == str(PurePosixPath(inside))
-
-
-def _cached(address: HubAddress) -> Fetched | None:
-    """Return what is in the cache already, where it has tensors."""
+def _cached(address: HubAddress) -> Path | None:
+    """Return the cached snapshot of a repository, where it has the tensors asked for."""
     try:
-        snapshot: Any = huggingface_hub.snapshot_download(
-            address.repo, revision=address.revision, local_files_only=True
+        root = Path(
+            huggingface_hub.snapshot_download(
+                address.repo, revision=address.revision, local_files_only=True
+            )
         )
     except (OSError, ValueError):  # nothing of it
         return None
-    root = Path(str(snapshot))
     path = root / address.inside
-    files = [path] if path.is_file() else list(path.glob("*")) if path.is_dir() else []
-    if any(file.name.endswith(WEIGHT_SUFFIXES) for file in files):
-        return Fetched(path, root.name)
-    return None
-
-
-def why_unreachable(error: BackboneError) -> str:
-    """Return the reason alone: what a backbone's user should do next is not said to an SAE's."""
-    found = re.search(r"hub \((.*)\); ", str(error))
-    return found[1] if found else str(error)
+    files = [path] if path.is_file() else path.glob("*")
+    return root if any(file.name.endswith(WEIGHT_SUFFIXES) for file in files) else None
 
 
 def _unfetched(text: str, why: str) -> SaeError:
@@ -148,7 +202,3 @@ def _unfetched(text: str, why: str) -> SaeError:
         f"'{text}' could not be fetched: {why}; download its folder by other means and give the "
         "path"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:160]

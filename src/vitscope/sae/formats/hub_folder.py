@@ -1,25 +1,38 @@
 """A folder ready for the Hugging Face hub: weights, card, README, feature table, SAELens' form."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
+
 from vitscope.errors import SaeError
-from vitscope.sae.formats.export_saelens import export_saelens
-from vitscope.sae.formats.readme import model_card
+from vitscope.sae.formats.hub import README
+from vitscope.sae.formats.saelens import export_saelens
 from vitscope.sae.model import SparseAutoencoder
-from vitscope.sae.storage import save_sae
+from vitscope.sae.storage import METRIC_DEFINITIONS, save_sae
 from vitscope.store.atomic import atomic_path, write_text
 
-README, FEATURES, SAELENS = "README.md", "features.parquet", "saelens"
+FEATURES, SAELENS_FOLDER = "features.parquet", "saelens"
 
 Table6 = Mapping[str, Mapping[str, float | None]]
 """By group (``all``, ``outlier``), the metrics of a ``GroupMetrics`` by name."""
 
+CARD_COLUMNS = {
+    "fvu": "FVU",
+    "l0": "L0",
+    "cosine": "CS",
+    "fvu_own_mean": "FVU, own mean",
+    "fvu_uncentred": "FVU, uncentred",
+    "n": "tokens",
+}
+CARD_GROUPS = {"all": "all patch tokens (A)", "outlier": "outlier tokens (O)"}
+
 
 @dataclass(frozen=True)
-class Evidence:
+class SaeEvidence:
     """What is known of an SAE besides its weights.
 
     Attributes:
@@ -37,7 +50,9 @@ class Evidence:
     license: str = ""
 
 
-def write_hub_folder(sae: SparseAutoencoder, folder: Path | str, evidence: Evidence) -> list[Path]:
+def write_hub_folder(
+    sae: SparseAutoencoder, folder: Path | str, evidence: SaeEvidence
+) -> list[Path]:
     """Write everything that a published SAE should come with, and return the files.
 
     The folder is vitscope's own (``hf:owner/repo``) and has SAELens' form in a folder of its own
@@ -60,18 +75,45 @@ def write_hub_folder(sae: SparseAutoencoder, folder: Path | str, evidence: Evide
         files.append(folder / FEATURES)
     refused = ""
     try:
-        files += export_saelens(sae, folder / SAELENS)
+        files += export_saelens(sae, folder / SAELENS_FOLDER)
     except SaeError as error:
         refused = str(error)
-    write_text(
-        folder / README,
-        model_card(
-            sae,
-            metrics=evidence.metrics,
-            data=(evidence.data_name, evidence.data_hash),
-            license=evidence.license,
-            has_features=evidence.features is not None,
-            no_saelens=refused,
-        ),
-    )
+    write_text(folder / README, model_card(sae, evidence, no_saelens=refused))
     return [*files, folder / README]
+
+
+def model_card(sae: SparseAutoencoder, evidence: SaeEvidence, *, no_saelens: str = "") -> str:
+    """Return the README: what the SAE is of, how good it is, how to use it.
+
+    Args:
+        sae: the SAE.
+        evidence: what else is known of it.
+        no_saelens: why there is no SAELens form; empty where there is.
+    """
+    tables = [evidence.metrics[group] for group in CARD_GROUPS if group in evidence.metrics]
+    labels = [label for group, label in CARD_GROUPS.items() if group in evidence.metrics]
+    shown = [key for key in CARD_COLUMNS if any(key in table for table in tables)]
+    rows = [[_number(table.get(key, math.nan)) for key in shown] for table in tables]
+    data = huggingface_hub.ModelCardData(
+        library_name="vitscope",
+        tags=["sparse-autoencoder", "interpretability", "vision"],
+        license=evidence.license or None,
+        base_model_name=None if sae.site is None else sae.site.model,
+    )
+    card = huggingface_hub.ModelCard.from_template(
+        data,
+        template_path=str(Path(__file__).with_name("model_card.md.jinja")),
+        sae=sae,
+        evidence=evidence,
+        columns=[CARD_COLUMNS[key] for key in shown],
+        metrics=list(zip(labels, rows, strict=True)),
+        definitions=METRIC_DEFINITIONS,
+        no_saelens=no_saelens,
+    )
+    return f"{str(card).rstrip()}\n"
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):  # None is JSON's word for NaN
+        return "–"
+    return f"{value:,}" if isinstance(value, int) or value == math.inf else f"{value:.4g}"

@@ -7,11 +7,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vitscope.backbones.weights.reading import MAX_TEXT_BYTES
 from vitscope.errors import ConfigError, SaeError
-from vitscope.sae.formats.folding import gated, of_raw_input, uncentred_bias
-from vitscope.sae.formats.reading import MAX_TEXT_BYTES, read_object, read_stored
-from vitscope.sae.formats.record import imported_info
-from vitscope.sae.formats.source import Source, shapes_must_fit, weights_file
+from vitscope.sae.formats.folding import gated, of_raw_input
+from vitscope.sae.formats.source import (
+    Source,
+    imported_sae,
+    open_source,
+    read_object,
+    shapes_must_fit,
+)
 from vitscope.sae.model import (
     LAYER_NORM_EPSILON,
     AboveThreshold,
@@ -25,8 +30,6 @@ from vitscope.sae.model import (
     TopK,
 )
 from vitscope.settings import Settings, read_toml
-
-NAME = "mapping"
 
 
 class TensorNames(Settings):
@@ -66,7 +69,7 @@ class TensorNames(Settings):
     """One number or ``[m]``: its exponential multiplies the decoder's rows."""
 
 
-class Mapping(Settings):
+class SaeMapping(Settings):
     """A mapping file: the tensors' names, and how the SAE encodes."""
 
     tensors: TensorNames
@@ -115,66 +118,56 @@ def read_mapped(path: Path) -> SparseAutoencoder:
             there, or shapes do not fit.
     """
     try:
-        mapping = Mapping.parse(_values(path), source=str(path))
+        mapping = SaeMapping.parse(_values(path), source=str(path))
     except ConfigError as error:
         raise SaeError(f"{error} (docs/saes.md has every key)") from None
     source = _beside(path, mapping.weights)
     with shapes_must_fit(source):
-        return _assembled(source, mapping, path)
+        sae = _assembled(source, mapping)
+        names = mapping.tensors
+        if names.input_mean is None and names.input_deviation is None:
+            return sae
+        held = source if mapping.statistics is None else _beside(path, mapping.statistics)
+        mean = _vector(held, names.input_mean, sae.width)
+        deviation = torch.ones(sae.width)
+        if names.input_deviation is not None:
+            deviation = deviation * held.tensor(names.input_deviation)
+        return of_raw_input(sae, mean, deviation)
 
 
-def _assembled(source: Source, mapping: Mapping, path: Path) -> SparseAutoencoder:
+def _assembled(source: Source, mapping: SaeMapping) -> SparseAutoencoder:
     names = mapping.tensors
     w_enc, w_dec = _matrix(source, names.w_enc), _decoder(source, mapping)
     b_enc = _vector(source, names.b_enc, w_dec.shape[0])
-    b_dec = _vector(source, names.b_dec, w_dec.shape[-1])
     activation, theta = _activation(source, mapping)
     if names.b_gate is not None and names.r_mag is not None:
-        w_enc, activation = gated(
-            w_enc, source.tensor(names.b_gate), source.tensor(names.r_mag), b_enc
-        )
-    centred = mapping.subtract_b_dec
-    if not centred and w_enc.shape[0] == b_dec.shape[0]:
-        b_enc = uncentred_bias(w_enc, b_enc, b_dec)
-    sae = SparseAutoencoder(
+        gate, factor = source.tensor(names.b_gate), source.tensor(names.r_mag)
+        w_enc, activation = gated(w_enc, gate, factor, b_enc)
+    norms: dict[str, TokenNorm | None] = {
+        "none": None,
+        "layer_norm": LayerNorm(mapping.epsilon),
+        "constant_norm": ConstantNorm(),
+    }
+    return imported_sae(
+        source,
+        f"mapping {mapping.activation}",
         w_enc=w_enc,
         b_enc=b_enc,
         w_dec=w_dec,
-        b_dec=b_dec,
+        b_dec=_vector(source, names.b_dec, w_dec.shape[-1]),
         threshold=theta,
         k=mapping.k,
         activation=activation,
-        token_norm=_token_norm(mapping),
-        info=imported_info(
-            source,
-            f"{NAME} {mapping.activation}",
-            assumed=[
-                f"b_dec {'is' if centred else 'is not'} subtracted before the encoder",
-                f"tokens are normalised as {mapping.token_norm!r}",
-                f"W_enc is {names.w_enc}, W_dec is {names.w_dec}",
-            ],
-            model=mapping.model,
-            hook=mapping.hook,
-        ),
+        token_norm=norms[mapping.token_norm],
+        centred=mapping.subtract_b_dec,
+        normalised=f"tokens are normalised as {mapping.token_norm!r}",
+        axes=f"W_enc is {names.w_enc}, W_dec is {names.w_dec}",
+        model=mapping.model,
+        hook=mapping.hook,
     )
-    return _with_input(sae, source, mapping, path)
 
 
-def _with_input(
-    sae: SparseAutoencoder, source: Source, mapping: Mapping, path: Path
-) -> SparseAutoencoder:
-    names = mapping.tensors
-    if names.input_mean is None and names.input_deviation is None:
-        return sae
-    held = source if mapping.statistics is None else _beside(path, mapping.statistics)
-    mean = _vector(held, names.input_mean, sae.width)
-    deviation = torch.ones(sae.width)
-    if names.input_deviation is not None:
-        deviation = deviation * held.tensor(names.input_deviation)
-    return of_raw_input(sae, mean, deviation)
-
-
-def _decoder(source: Source, mapping: Mapping) -> Tensor:
+def _decoder(source: Source, mapping: SaeMapping) -> Tensor:
     w_dec = _matrix(source, mapping.tensors.w_dec)
     if mapping.unit_rows:
         w_dec = torch.nn.functional.normalize(w_dec.double(), dim=1).float()
@@ -183,7 +176,8 @@ def _decoder(source: Source, mapping: Mapping) -> Tensor:
     return w_dec
 
 
-def _activation(source: Source, mapping: Mapping) -> tuple[Activation, float]:
+def _activation(source: Source, mapping: SaeMapping) -> tuple[Activation, float]:
+    """Return the activation, and the one θ where all features share it."""
     names = mapping.tensors
     match mapping.activation:
         case "relu":
@@ -192,30 +186,18 @@ def _activation(source: Source, mapping: Mapping) -> tuple[Activation, float]:
             return TopK(signed=mapping.activation == "signed_topk"), 0.0
         case "groupmax":
             return GroupMax(), 0.0
-        case "threshold" if names.threshold is not None:
-            return _thresholds(source.tensor(names.threshold))
-        case "threshold" if names.log_threshold is not None:
-            return _thresholds(source.tensor(names.log_threshold).exp())
         case "threshold":
-            if mapping.threshold is None:
+            if names.threshold is not None:
+                theta = source.tensor(names.threshold)
+            elif names.log_threshold is not None:
+                theta = source.tensor(names.log_threshold).exp()
+            elif mapping.threshold is not None:
+                return AboveThreshold(), mapping.threshold
+            else:
                 raise SaeError("activation 'threshold' needs threshold, or tensors.threshold")
-            return AboveThreshold(), mapping.threshold
-
-
-def _thresholds(theta: Tensor) -> tuple[Activation, float]:
-    if theta.numel() == 1:
-        return AboveThreshold(), max(0.0, float(theta))
-    return AboveThresholds(theta.clamp_min(0)), 0.0
-
-
-def _token_norm(mapping: Mapping) -> TokenNorm | None:
-    match mapping.token_norm:
-        case "none":
-            return None
-        case "layer_norm":
-            return LayerNorm(mapping.epsilon)
-        case "constant_norm":
-            return ConstantNorm()
+            if theta.numel() == 1:
+                return AboveThreshold(), max(0.0, float(theta))
+            return AboveThresholds(theta.clamp_min(0)), 0.0
 
 
 def _matrix(source: Source, name: str) -> Tensor:
@@ -233,16 +215,12 @@ def _vector(source: Source, name: str | None, size: int) -> Tensor:
 
 def _beside(path: Path, file: Path | None) -> Source:
     if file is None:
-        return _only(weights_file(path.parent))
+        return open_source(path.parent, config=False)
     if file.name != str(file):
         raise SaeError(f"{path} names {file}; a mapping names files beside it, by name alone")
     if file.name not in {one.name for one in path.parent.iterdir()}:
         raise SaeError(f"{path} names {file}, which is not beside it")
-    return _only(path.parent / file)
-
-
-def _only(file: Path) -> Source:
-    return Source(file, read_stored(file))
+    return open_source(path.parent / file, config=False)
 
 
 def _values(path: Path) -> dict[str, Any]:

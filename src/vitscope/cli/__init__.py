@@ -1,0 +1,1 @@
+"""Verbs: from what is typed to functions of the package, no logic."""
