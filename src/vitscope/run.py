@@ -143,7 +143,7 @@ class Run:
         """
         if stage.name not in self._results:
             with tables_of(self.root):
-                found = load_record(stage.Result, self.stamp(stage.name).result, self.root)
+                found = load_record(stage.result_type(), self.stamp(stage.name).result, self.root)
             self._results[stage.name] = found
         return self._results[stage.name]
 

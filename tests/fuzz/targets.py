@@ -108,7 +108,7 @@ def _whole_run(folder: Path, file: Path) -> None:
     for stage in STAGES_READ:
         if run.has(stage.name):
             found = run.result(stage)
-            for name in table_paths(stage.Result):
+            for name in table_paths(stage.result_type()):
                 table = getattr(found, name)
                 assert table is None or table.columns is not None
     _ = run.image_refs, run.training_log, run.partition.scores, run.scoring.scores

@@ -5,6 +5,7 @@ import io
 import re
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_choice_spreads_over_each_groups_range(
 def test_equal_scores_are_chosen_by_index_whatever_the_order_of_the_group() -> None:
     cds = np.full(30, 0.1)
     partition = partition_features(cds, gamma=0.5)
-    shuffled = SimpleNamespace(low=partition.low[::-1], high=partition.high)
+    shuffled: Any = SimpleNamespace(low=partition.low[::-1], high=partition.high)
     first = choose_gallery(make_scores(cds), partition, 3)
     assert choose_gallery(make_scores(cds), shuffled, 3) == first
 

@@ -108,7 +108,7 @@ def test_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(
     written: list[int] = []
 
     def interrupted(data: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
-        written.append(int(json.loads(metadata[tensor_files.METADATA_KEY])["step"]))
+        written.append(int(json.loads(metadata[tensor_files.TENSOR_METADATA])["step"]))
         if len(written) == 3:
             path.write_bytes(b"half")
             raise KeyboardInterrupt

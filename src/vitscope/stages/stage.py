@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from PIL.Image import Image
@@ -164,7 +164,7 @@ class Job:
         Raises:
             ArtifactError: it has not finished, or what it left is not whole.
         """
-        return load_record(stage.Result, self.stamp(stage.name).result, self.run.root)
+        return load_record(stage.result_type(), self.stamp(stage.name).result, self.run.root)
 
     @property
     def options(self) -> LoaderOptions:
@@ -204,6 +204,11 @@ class Stage(ABC, Generic[R]):
     shared: ClassVar[bool] = False
     version: ClassVar[int] = 1
     Result: type[R]
+
+    @classmethod
+    def result_type(cls) -> type[R]:
+        """Return the record that :meth:`run` returns."""
+        return cast(type[R], getattr(cls, "Result"))  # noqa: B009  pyright: generic class attribute
 
     @classmethod
     def purpose(cls) -> str:

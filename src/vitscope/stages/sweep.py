@@ -169,10 +169,12 @@ def _interval(row: SweepRow) -> str:
 
 
 def _row(point: SweepPoint, trained: TrainedSae) -> SweepRow:
-    info = trained.sae.info
-    varied = {n: getattr(point.settings, n) for n in ("method", "k", "expansion", "learning_rate")}
-    own = {"name": point.name, "seed": point.seed, "features": trained.sae.n_features}
-    known = SweepRow.__dataclass_fields__.keys() - varied.keys() - own.keys() - {"threshold"}
-    return SweepRow(
-        **own, **varied, threshold=trained.sae.threshold, **{name: info.get(name) for name in known}
-    )
+    values: dict[str, Any] = {
+        **trained.sae.info,
+        **point.settings.model_dump(),
+        "name": point.name,
+        "seed": point.seed,
+        "features": trained.sae.n_features,
+        "threshold": trained.sae.threshold,
+    }
+    return SweepRow(**{name: values.get(name) for name in SweepRow.__dataclass_fields__})

@@ -7,8 +7,9 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -105,7 +106,9 @@ def resumable_map(
         yield part
 
 
-def save_part(directory: Path, fingerprint: str, index: int, part: Mapping[str, Tensor]) -> None:
+def save_part(
+    directory: Path, fingerprint: str, index: int, part: Mapping[str, Tensor | NDArray[Any]]
+) -> None:
     """Keep the result of chunk ``index``, atomically."""
     save_tensors(_path(directory, index), part, {"fingerprint": fingerprint})
 
