@@ -170,8 +170,8 @@ def _interval(row: SweepRow) -> str:
 
 def _row(point: SweepPoint, trained: TrainedSae) -> SweepRow:
     values: dict[str, Any] = {
-        **trained.sae.info,
         **point.settings.model_dump(),
+        **trained.sae.info,  # what came of a setting that was left open, too
         "name": point.name,
         "seed": point.seed,
         "features": trained.sae.n_features,
