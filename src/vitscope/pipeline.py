@@ -80,7 +80,7 @@ def run_study(
     *,
     only: Sequence[str] | None = None,
     on_stage: OnStage | None = None,
-    models: "Callable[[Job], Models] | Models | None" = None,
+    models: "Models | None" = None,
 ) -> "dict[str, Outcome]":
     """Run a study's stages in ``out``; what is unchanged since an earlier run is skipped.
 
@@ -143,7 +143,7 @@ def _refuse_stale(job: "Job", stages: "Sequence[Stage[Any]]") -> None:
     names = [stage.name for stage in stages if stage.name != IMPLIED]
     order = list(STAGES)
     first = min((order.index(name) for name in names if name in order), default=len(order))
-    for stage in all_stages()[:first]:
+    for stage in map(stage_named, order[:first]):
         standing = read_stamp(job.run, stage.name) is not None
         if stage.name == IMPLIED or (stage.is_wanted(job.study) and standing):
             run_unless_fresh(stage, job)

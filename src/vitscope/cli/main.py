@@ -24,6 +24,7 @@ from vitscope.cli.console import (
 from vitscope.cli.reproduce import reproduction
 from vitscope.cli.results import result_verbs
 from vitscope.cli.running import (
+    PURPOSES,
     Json,
     Out,
     Set,
@@ -37,7 +38,6 @@ from vitscope.cli.running import (
 )
 from vitscope.cli.saes import saes
 from vitscope.errors import ConfigError, VitscopeError
-from vitscope.pipeline import purposes
 
 # Modules that bring torch and timm are imported by the verb that needs them: help is instant.
 
@@ -212,9 +212,6 @@ def models(json_: Json = False) -> None:
         layer, width = f"{entry.layer}/{entry.depth}", str(entry.width)
         table.add_row(name, entry.timm_name, layer, size, grid, width, tau)
     results.print(table)
-
-
-PURPOSES = purposes()
 
 
 def _stage_command(name: str) -> Callable[..., None]:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from vitscope.cli.console import print_address, print_figures, print_lines, print_title, results
 from vitscope.cli.running import (
+    PURPOSES,
     Json,
     Out,
     Set,
@@ -22,7 +23,6 @@ from vitscope.cli.running import (
     run_in,
 )
 from vitscope.errors import ConfigError
-from vitscope.pipeline import purposes
 
 result_verbs = typer.Typer()
 
@@ -87,7 +87,7 @@ def explore(
     serve(live, host=host, port=port, also=allow_host or [], on_ready=on_ready)
 
 
-@result_verbs.command(help=f"One stage: {purposes()['probe']}.")
+@result_verbs.command(help=f"One stage: {PURPOSES['probe']}.")
 def probe(
     study: StudyPath,
     plan: Annotated[

@@ -10,10 +10,14 @@ import typer
 
 from vitscope.cli.console import print_outcome, print_run
 from vitscope.errors import ConfigError
+from vitscope.pipeline import purposes
 
 if TYPE_CHECKING:
     from vitscope.stages.stage import Outcome
     from vitscope.study import Study
+
+PURPOSES = purposes()
+"""Of every stage, read once for all verbs."""
 
 StudyPath = Annotated[
     Path, typer.Argument(help="A study file (TOML), or a run directory.", show_default=False)

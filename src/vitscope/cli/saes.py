@@ -9,6 +9,7 @@ import typer
 
 from vitscope.cli.console import print_lines, print_outcome, print_push, results
 from vitscope.cli.running import (
+    PURPOSES,
     Json,
     Out,
     Set,
@@ -19,12 +20,11 @@ from vitscope.cli.running import (
     run_and_tell,
     run_folder,
 )
-from vitscope.pipeline import purposes
 
 saes = typer.Typer()
 
 
-@saes.command(help=f"One stage: {purposes()['train']}.")
+@saes.command(help=f"One stage: {PURPOSES['train']}.")
 def train(
     study: StudyPath,
     sweep: Annotated[

@@ -177,4 +177,5 @@ def _row(point: SweepPoint, trained: TrainedSae) -> SweepRow:
         "features": trained.sae.n_features,
         "threshold": trained.sae.threshold,
     }
-    return SweepRow(**{name: values.get(name) for name in SweepRow.__dataclass_fields__})
+    row: dict[str, Any] = {name: values.get(name) for name in SweepRow.__dataclass_fields__}
+    return SweepRow(**row)

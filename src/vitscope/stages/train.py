@@ -21,7 +21,6 @@ from vitscope.stages.backbone import BackboneStage
 from vitscope.stages.numbers import short
 from vitscope.stages.stage import Job, Stage
 from vitscope.store.stamp import read_stamp
-from vitscope.study import Study
 from vitscope.tokens.encoding import PassClock, encode_images
 from vitscope.tokens.sampling import Holding
 from vitscope.tokens.sources import ShardSource, StreamSource
@@ -161,11 +160,6 @@ def token_source(job: Job) -> TokenSource:
         stretch=study.stretch,
         ranks=current_ranks(),
     )
-
-
-def require_trainable(study: Study) -> None:
-    """Refuse trackers that are not installed, before anything runs."""
-    require_trackers(study.sae.track)
 
 
 def _train(job: Job) -> TrainResult:
