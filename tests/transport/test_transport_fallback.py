@@ -89,7 +89,7 @@ def test_a_plan_that_is_not_certified_goes_to_pot(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_front_does_not_import_numba_until_it_is_used() -> None:
-    for name in ("transport", "flows", "pot"):
+    for name in ("emd", "flows", "pot"):
         tree = ast.parse((FOLDER / f"{name}.py").read_text())
         wanted = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ImportFrom)]
         wanted += [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import)]
