@@ -30,10 +30,10 @@ def test_what_ranks_exchange_passes_through_nccl(tmp_path: Path) -> None:
         ranks = JobRanks(0, 1)
         rows = torch.randn(7, 3, device="cuda")
         torch.testing.assert_close(ranks.sum(rows.clone()), rows, rtol=0, atol=0)
-        torch.testing.assert_close(ranks.gather(rows), rows, rtol=0, atol=0)
-        assert ranks.gather(rows[:0]).shape == (0, 3)
-        assert ranks.tell("word") == "word"
-        assert ranks.collect(b"bytes") == [b"bytes"]
+        torch.testing.assert_close(ranks.all_gather(rows), rows, rtol=0, atol=0)
+        assert ranks.all_gather(rows[:0]).shape == (0, 3)
+        assert ranks.broadcast("word") == "word"
+        assert ranks.gather_bytes(b"bytes") == [b"bytes"]
     finally:
         dist.destroy_process_group()
 

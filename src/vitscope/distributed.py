@@ -54,15 +54,19 @@ class Ranks(Protocol):
         """Return the element-wise sum over all ranks; ``tensor`` itself may be overwritten."""
         ...
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return the rows of every rank, in the order of ranks; each may bring another number."""
         ...
 
-    def tell(self, word: str) -> str:
-        """Return the word of rank 0; what the others bring is not heard."""
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
         ...
 
-    def collect(self, content: bytes) -> list[bytes]:
+    def broadcast(self, word: str) -> str:
+        """Return the word of rank 0; what the others bring is ignored."""
+        ...
+
+    def gather_bytes(self, content: bytes) -> list[bytes]:
         """Return every rank's content, in the order of ranks, on rank 0; nothing on the others."""
         ...
 
@@ -78,15 +82,18 @@ class Alone:
         """Return ``tensor``."""
         return tensor
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return ``rows``."""
         return rows
 
-    def tell(self, word: str) -> str:
+    def barrier(self) -> None:
+        """Return at once."""
+
+    def broadcast(self, word: str) -> str:
         """Return ``word``."""
         return word
 
-    def collect(self, content: bytes) -> list[bytes]:
+    def gather_bytes(self, content: bytes) -> list[bytes]:
         """Return ``content`` alone."""
         return [content]
 
@@ -110,7 +117,7 @@ class JobRanks:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return the rows of every rank, in the order of ranks."""
         lengths = [
             int(n) for n in self._all(torch.tensor([rows.shape[0]], device=rows.device)).tolist()
@@ -120,7 +127,11 @@ class JobRanks:
         parts = self._all(padded).split(padded.shape[0]) if padded.shape[0] else [padded]
         return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=False)])
 
-    def tell(self, word: str) -> str:
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+        self.sum(torch.zeros(1))
+
+    def broadcast(self, word: str) -> str:
         """Return the word of rank 0."""
         content = _as_tensor(word.encode() or b" ")
         length = torch.tensor([len(content)])
@@ -131,7 +142,7 @@ class JobRanks:
             dist.broadcast(content, src=0)
         return content.numpy().tobytes().decode()
 
-    def collect(self, content: bytes) -> list[bytes]:
+    def gather_bytes(self, content: bytes) -> list[bytes]:
         """Return every rank's content, in the order of ranks, on rank 0; nothing on the others."""
         lengths: list[int] = self._all(torch.tensor([len(content)])).tolist()
         padded = _as_tensor(content.ljust(max(1, *lengths), b" "))
@@ -183,7 +194,7 @@ def share(n: int, ranks: Ranks) -> slice:
     return part_of(n, ranks.rank, ranks.size)
 
 
-def rank_0_goes_on() -> None:
+def leave_unless_rank_0() -> None:
     """Return on rank 0, or where there is no other; elsewhere, end the share of a stage.
 
     Raises:

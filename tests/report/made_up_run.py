@@ -180,7 +180,7 @@ def make_partition(
         **asdict(make_scores(cds, n_pairs)),
         "density": random.random(m) / 100 if nothing is None else nothing,
         "mean_on_outlier": random.random(m) if nothing is None else nothing,
-        "mean_on_normal": random.random(m) if nothing is None else nothing,
+        "mean_on_other": random.random(m) if nothing is None else nothing,
         "group": cut.group.tolist() if defined else ["unscored"] * m,
     }
     values: dict[str, Any] = {

@@ -116,7 +116,7 @@ def test_group_rows_are_medians_and_sums_over_their_own_features() -> None:
     for row, members in zip(group_rows(partition), (partition.low, partition.high), strict=True):
         assert row["n"] == members.size > 0
         assert row["cds"] == pytest.approx(np.median(features["cds"][members]))
-        for name in ("mean_on_outlier", "mean_on_normal"):
+        for name in ("mean_on_outlier", "mean_on_other"):
             assert row[name] == pytest.approx(features[name][members].sum())
 
 

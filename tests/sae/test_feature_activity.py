@@ -28,10 +28,10 @@ def figures(activity: FeatureActivity) -> dict[str, Tensor]:
     return {
         "density": activity.density(),
         "density_outlier": activity.density_on("outlier"),
-        "density_normal": activity.density_on("normal"),
+        "density_other": activity.density_on("other"),
         "mean_active": activity.mean_active(),
         "mean_outlier": activity.mean_on("outlier"),
-        "mean_normal": activity.mean_on("normal"),
+        "mean_other": activity.mean_on("other"),
         "maximum": activity.maximum,
         "energy": activity.energy(W_DEC),
         "contribution_rate": activity.contribution_rate(),
@@ -46,10 +46,10 @@ def test_equals_dense_means(n: int, seed: int) -> None:
     expected = {
         "density": (wide > 0).double().mean(0),
         "density_outlier": (wide[mask] > 0).double().mean(0),
-        "density_normal": (wide[~mask] > 0).double().mean(0),
+        "density_other": (wide[~mask] > 0).double().mean(0),
         "mean_active": torch.stack([column[column > 0].mean() for column in wide.T]),
         "mean_outlier": wide[mask].mean(0),
-        "mean_normal": wide[~mask].mean(0),
+        "mean_other": wide[~mask].mean(0),
         "maximum": wide.amax(0) if n else torch.zeros(FEATURES, dtype=torch.float64),
         "energy": (wide[:, :, None] * W_DEC).square().sum((0, 2)) / max(n, 1),
         "contribution_rate": (wide != 0).double().sum(0) / max(n, 1),
@@ -74,7 +74,7 @@ def test_any_split_gives_the_same(cuts: list[int], seed: int) -> None:
         merged.n_tokens
         == whole.n_tokens
         == {
-            "normal": int((~mask).sum()),
+            "other": int((~mask).sum()),
             "outlier": int(mask.sum()),
         }
     )
@@ -107,7 +107,7 @@ def test_a_negative_code_fires_not_and_contributes() -> None:
 def test_the_activation_of_a_group_is_the_mean_of_its_sum() -> None:
     codes, mask = codes_and_mask(40, 1)
     activity = activity_of(codes, mask)
-    for kind, tokens in (("outlier", codes[mask]), ("normal", codes[~mask])):
+    for kind, tokens in (("outlier", codes[mask]), ("other", codes[~mask])):
         of_group = activity.mean_on(kind)[[0, 2, 5]].sum()
         torch.testing.assert_close(of_group, tokens[:, [0, 2, 5]].double().sum(1).mean())
 

@@ -29,7 +29,7 @@ SHOWN = (
     "mean_activation",
     "max_activation",
     "mean_on_outlier",
-    "mean_on_normal",
+    "mean_on_other",
 )
 """_Columns of ``features.parquet`` that the table can show, sort and filter by, where there."""
 

@@ -167,7 +167,7 @@ def _partition(run: Run) -> dict[str, Finding]:
             "gap": Finding(low - high, both - 2 * most, both - 2 * fewest, OVER_FEATURES),
         }
     for group in ("high", "low"):
-        for tokens, column in (("outlier", "mean_on_outlier"), ("other", "mean_on_normal")):
+        for tokens, column in (("outlier", "mean_on_outlier"), ("other", "mean_on_other")):
             mine = run.features[column][partition.group(group)]
             found[f"activation.{group}.{tokens}"] = Finding(float(np.nansum(mine)))
     return found

@@ -186,7 +186,7 @@ def run_planned(planned: PlannedRun, on_stage: OnStage | None = None) -> None:
         oracle = _oracle_folder(planned.folder)
         if planned.study.sae.path == oracle:
             save_sae(oracle, oracle_sae(PlantedBackbone()))
-    ranks.tell("its beginning stands")
+    ranks.barrier()  # its beginning stands
     run_study(planned.study, planned.folder, only=planned.stages, on_stage=on_stage)
     if ranks.rank == 0:
         names = {target.name for target in (*planned.targets, *_served_targets(planned.folder))}
@@ -196,7 +196,7 @@ def run_planned(planned: PlannedRun, on_stage: OnStage | None = None) -> None:
             "targets": [name for name in TARGETS if name in names],
         }
         write_json(planned.folder / MARK, mark)
-    ranks.tell("its mark stands")
+    ranks.barrier()  # its mark stands
 
 
 def take_over(source: RunDirectory, run: RunDirectory) -> None:

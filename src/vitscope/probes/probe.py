@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.distributed import ShareDone, rank_0_goes_on
+from vitscope.distributed import ShareDone, leave_unless_rank_0
 from vitscope.errors import ConfigError
 from vitscope.probes.features import (
     TARGET,
@@ -80,7 +80,7 @@ def train_and_score(
             caches.append(
                 cache_features(extraction, images, folder / f"{task}-{split}", cropped=cropped)
             )
-    rank_0_goes_on()
+    leave_unless_rank_0()
     for cache in caches:
         _require_labels(cache, extraction, objective.n_outputs)
     device, memory = extraction.sae.w_dec.device, settings.memory_mb * MEGABYTE // 4

@@ -121,7 +121,7 @@ def group_rows(partition: PartitionResult) -> list[dict[str, Any]]:
     """
     features = partition.features
     medians = ("cds", "relative", "support", "survival", "density")
-    sums = ("mean_on_outlier", "mean_on_normal")
+    sums = ("mean_on_outlier", "mean_on_other")
     rows: list[dict[str, Any]] = []
     for name in ("low", "high"):
         group = partition.group(name)

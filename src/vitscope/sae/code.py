@@ -78,9 +78,9 @@ class SparseCode:
             ranks: whose codes are put together.
         """
         return SparseCode(
-            rows=ranks.gather(self.rows + first_row),
-            features=ranks.gather(self.features),
-            values=ranks.gather(self.values),
+            rows=ranks.all_gather(self.rows + first_row),
+            features=ranks.all_gather(self.features),
+            values=ranks.all_gather(self.values),
             n_rows=n_rows,
             n_features=self.n_features,
         )

@@ -84,9 +84,9 @@ def reconstruct_kept(batch: TrainingBatch, mine: SparseCode) -> Reconstruction:
     """Return ``Σ‖x − x̂‖² / (B·d)`` and its gradients for the entries ``mine`` of this rank."""
     decoder = batch.parameters
     error = mine.decode(decoder.w_dec).add_(decoder.b_dec).sub_(batch.x)
-    code, errors = batch.of_all_ranks(mine), batch.ranks.gather(error)
+    code, errors = batch.of_all_ranks(mine), batch.ranks.all_gather(error)
     of_output = errors * (2 / batch.n_elements)
-    rows, _ = sparse_row_gradients(code, of_output, batch.ranks.gather(batch.centred))
+    rows, _ = sparse_row_gradients(code, of_output, batch.ranks.all_gather(batch.centred))
     return Reconstruction(
         error=error,
         errors=errors,
@@ -248,7 +248,7 @@ def _dense(
         total += codes.sum()
         error.addmm_(codes.T, decoder.w_dec[part])
     counts, total = ranks.sum(count), ranks.sum(total)
-    errors, n_active = ranks.gather(error), int(counts.double().sum())
+    errors, n_active = ranks.all_gather(error), int(counts.double().sum())
     penalty, each = _penalty(batch, method, k, n_active, total)
     of_output, of_log_threshold = error * (2 / batch.n_elements), None
     if isinstance(method, JumpRelu):

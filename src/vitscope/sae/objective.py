@@ -87,7 +87,7 @@ def evaluate(
     """
     if buffer is None:
         buffer = PreActivationBuffer(x.shape[0], parameters.w_enc.shape[0], like=x)
-    n_rows_of = ranks.gather(torch.tensor([x.shape[0]], device=x.device)).tolist()
+    n_rows_of = ranks.all_gather(torch.tensor([x.shape[0]], device=x.device)).tolist()
     n_rows, first_row = sum(n_rows_of), sum(n_rows_of[: ranks.rank])
     centred = x - parameters.b_dec
     buffer.encode(centred, parameters.w_enc, parameters.b_enc)

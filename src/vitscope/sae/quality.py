@@ -15,8 +15,8 @@ from vitscope.sae.code import SparseCode
 
 TOKEN_GROUPS = ("all", "outlier")
 
-TOKEN_KINDS: tuple[str, ...] = ("normal", "outlier")
-"""As files name them; ``normal`` is every other token."""
+TOKEN_KINDS: tuple[str, ...] = ("other", "outlier")
+"""As files name them; ``other`` is every other token."""
 
 _ROUNDING = 1e-24
 """A spread below this share of Σ‖x‖² is float64 rounding of equal tokens, that is, none: two
@@ -232,7 +232,7 @@ class FeatureActivity:
         features, values = fired.features.cpu(), fired.values.double().cpu()
         is_outlier, n_outliers = outlier_mask[fired.rows].cpu(), int(outlier_mask.sum())
         for kind, mask, n in (
-            ("normal", ~is_outlier, codes.shape[0] - n_outliers),
+            ("other", ~is_outlier, codes.shape[0] - n_outliers),
             ("outlier", is_outlier, n_outliers),
         ):
             self.n_tokens[kind] += n
@@ -255,15 +255,15 @@ class FeatureActivity:
         return self._fires().double() / sum(self.n_tokens.values())
 
     def density_on(self, kind: str) -> Float64[Tensor, "m"]:
-        """Share of the ``normal`` or ``outlier`` tokens on which each feature is active."""
+        """Share of the ``other`` or ``outlier`` tokens on which each feature is active."""
         return self.count[kind].double() / self.n_tokens[kind]
 
     def mean_active(self) -> Float64[Tensor, "m"]:
         """Mean activation over the tokens on which each feature is active."""
-        return (self.total["normal"] + self.total["outlier"]) / self._fires()
+        return (self.total["other"] + self.total["outlier"]) / self._fires()
 
     def mean_on(self, kind: str) -> Float64[Tensor, "m"]:
-        """Mean activation over all ``normal`` or ``outlier`` tokens, silent ones included."""
+        """Mean activation over all ``other`` or ``outlier`` tokens, silent ones included."""
         return self.total[kind] / self.n_tokens[kind]
 
     def energy(self, w_dec: Float[Tensor, "m d"]) -> Float64[Tensor, "m"]:
@@ -300,7 +300,7 @@ class FeatureActivity:
         return restored
 
     def _fires(self) -> Int64[Tensor, "m"]:
-        return self.count["normal"] + self.count["outlier"]
+        return self.count["other"] + self.count["outlier"]
 
 
 def _zeros(n: int, dtype: torch.dtype) -> Tensor:

@@ -225,7 +225,7 @@ class PreActivationBuffer:
         keep = values >= cut.value
         if cut.n_kept_ties < cut.n_ties:
             ties = (values == cut.value).nonzero().squeeze(1)
-            everywhere = ranks.gather(torch.tensor([ties.numel()], device=values.device))
+            everywhere = ranks.all_gather(torch.tensor([ties.numel()], device=values.device))
             n_mine = cut.n_kept_ties - int(everywhere[: ranks.rank].sum())
             features, rows = self._place(positions[ties])
             ties = ties[(rows * self.n_features + features).argsort()]

@@ -257,7 +257,7 @@ def _require_finite_rows(x: Rows, step: int, ranks: Ranks) -> None:
     suspect = ~sum_of_squares(x).isfinite()
     if not int(ranks.sum(suspect.long())):
         return
-    rows: list[int] = ranks.gather((~x.isfinite()).any(1).long()).nonzero().squeeze(1).tolist()
+    rows: list[int] = ranks.all_gather((~x.isfinite()).any(1).long()).nonzero().squeeze(1).tolist()
     if rows:
         message = (
             f"step {step}: the activations contain NaN or infinity; extract them again in fp32"

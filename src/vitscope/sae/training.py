@@ -343,7 +343,7 @@ def _first_state(
 
 
 def _require_same_start(step: int, ranks: Ranks) -> None:
-    steps: list[int] = ranks.gather(torch.tensor([step])).tolist()
+    steps: list[int] = ranks.all_gather(torch.tensor([step])).tolist()
     if len(set(steps)) > 1:
         raise DistributedError(
             f"the ranks resume from different steps ({steps}); let all of them read the same "

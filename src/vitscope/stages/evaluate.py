@@ -77,7 +77,7 @@ class EvaluateStage(Stage[EvaluateResult]):
         parts = list(pass_over(job, refs, job.models.plain_view, reduce))
         top, sums, activity = _merge(job, parts, k)
         metrics = sums.metrics()
-        fired = activity.count["normal"] + activity.count["outlier"] > 0
+        fired = activity.count["other"] + activity.count["outlier"] > 0
         return EvaluateResult(
             all=metrics.all,
             outlier=metrics.outlier,
@@ -172,7 +172,7 @@ def _activity(job: Job, activity: FeatureActivity) -> Table:
         "mean_activation": activity.mean_active(),
         "max_activation": activity.maximum,
         "mean_on_outlier": activity.mean_on("outlier"),
-        "mean_on_normal": activity.mean_on("normal"),
+        "mean_on_other": activity.mean_on("other"),
         "energy": activity.energy(job.models.sae.w_dec),
         "rate": activity.contribution_rate(),
     }

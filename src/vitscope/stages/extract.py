@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitscope.distributed import rank_0_goes_on
+from vitscope.distributed import leave_unless_rank_0
 from vitscope.stages.stage import Job, Stage
 from vitscope.store.atomic import write_json
 from vitscope.study import Study
@@ -49,7 +49,7 @@ class ExtractStage(Stage[ExtractResult]):
         """Encode the training images."""
         study = job.study
         if not study.activations.cache:
-            rank_0_goes_on()
+            leave_unless_rank_0()
             return _nothing_kept(job)
         found = extract_tokens(
             job.models.backbone,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitscope.distributed import current_ranks, part_of, rank_0_goes_on
+from vitscope.distributed import current_ranks, leave_unless_rank_0, part_of
 from vitscope.images.sources import ImageSet
 from vitscope.images.verify import (
     VerifiedImages,
@@ -55,7 +55,7 @@ class ImagesStage(Stage[ImagesResult]):
     def run(self, job: Job) -> ImagesResult:
         """Decode every file."""
         checked = {split: _check(job, found) for split, found in _image_sets(job).items()}
-        rank_0_goes_on()
+        leave_unless_rank_0()
         verified = {split: joined(parts) for split, parts in checked.items()}
         skipped = [bad for images in verified.values() for bad in images.skipped]
         write_skipped(job.run.skipped, skipped)
@@ -90,5 +90,5 @@ def _check(job: Job, images: ImageSet) -> list[VerifiedImages]:
     mine = verify_images(refs[ranks.rank], workers=settings.workers, max_pixels=settings.max_pixels)
     if ranks.size == 1:
         return [mine]
-    found = ranks.collect(mine.to_json().encode())
+    found = ranks.gather_bytes(mine.to_json().encode())
     return [VerifiedImages.from_json(one, part) for one, part in zip(found, refs, strict=False)]

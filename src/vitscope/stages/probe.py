@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.distributed import ShareDone, current_ranks, rank_0_goes_on
+from vitscope.distributed import ShareDone, current_ranks, leave_unless_rank_0
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.probes.features import FeatureExtraction
 from vitscope.probes.labelled_images import TaskSets, open_task
@@ -96,7 +96,7 @@ class ProbeStage(Stage[ProbesResult]):
         for task in settings.heads():
             with suppress(ShareDone):  # another rank takes the next task's features at once
                 _make_result(job, task, sets[task], masks)
-        rank_0_goes_on()
+        leave_unless_rank_0()
         found = [_read_result(job, task) for task in settings.heads()]
         tables = [trials for _, trials in found]
         return ProbesResult(
@@ -175,7 +175,7 @@ def _make_result(job: Job, task: Task, sets: TaskSets, masks: Mapping[str, Featu
     settings, ranks = job.study.probes, current_ranks()
     path = _path_of_result(job, task)
     stands = ranks.rank == 0 and _standing(job, path) is not None
-    if ranks.tell(str(stands)) == str(True):
+    if ranks.broadcast(str(stands)) == str(True):
         return
     made = extraction(job, job.models.sae, masks, task, settings.heads()[task])
     say(needs_of(made, sets, settings).sentence)

@@ -309,10 +309,10 @@ def run_unless_fresh(stage: Stage[Any], job: Job) -> Outcome:
                 f"run `vitscope run` on this study, or `vitscope {stage.name}` first"
             )
         if stage.shared:
-            ranks.tell(json.dumps([WORK, key]))
+            ranks.broadcast(json.dumps([WORK, key]))
         stamp = _run_and_stamp(stage, job, key, made_from)
     discard_parts(job.run.parts(stage.name))  # a kill may have come between the stamp and this
-    ranks.tell(json.dumps([END, asdict(stamp), skipped]))
+    ranks.broadcast(json.dumps([END, asdict(stamp), skipped]))
     return _outcome(stage, job, stamp, skipped)
 
 
@@ -341,7 +341,7 @@ def _run_and_stamp(
 
 def _follow_rank_0(stage: Stage[Any], job: Job) -> Outcome:
     while True:
-        word, *rest = json.loads(current_ranks().tell(""))
+        word, *rest = json.loads(current_ranks().broadcast(""))
         if word == END:
             stamp, skipped = rest
             return _outcome(stage, job, Stamp(**stamp), skipped)
@@ -366,5 +366,5 @@ def held_run(folder: RunDirectory, study: Study) -> Generator[None]:
     with folder.locked() if ranks.rank == 0 else nullcontext():
         if ranks.rank == 0:
             write_text(folder.study, dump_study(study))
-        ranks.tell("the run directory is held")  # the others wait until it is
+        ranks.barrier()  # the run directory is held
         yield

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitscope.distributed import rank_0_goes_on
+from vitscope.distributed import leave_unless_rank_0
 from vitscope.errors import ConfigError
 from vitscope.sae.log import require_trackers
 from vitscope.sae.plan import NOT_IN_KEY
@@ -106,7 +106,7 @@ class SweepStage(Stage[SweepResult]):
             fingerprint=job.fingerprint,
             device=job.models.device,
         )
-        rank_0_goes_on()
+        leave_unless_rank_0()
         files: list[Path] = []
         for found, folder in zip(trained, folders, strict=True):
             files += [*save_sae(folder, found.sae), folder / "metrics.jsonl"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vitscope.axes import Rows
-from vitscope.distributed import current_ranks, rank_0_goes_on
+from vitscope.distributed import current_ranks, leave_unless_rank_0
 from vitscope.sae.formats.hub import is_hub_address
 from vitscope.sae.formats.load import SAMPLE_TOKENS, check_reconstruction
 from vitscope.sae.log import require_trackers
@@ -175,7 +175,7 @@ def _train(job: Job) -> TrainResult:
         log=run.training_log,
         device=job.models.device,
     )
-    rank_0_goes_on()
+    leave_unless_rank_0()
     if math.isfinite(trained.tokens_per_second):  # NaN where an earlier process did every step
         job.rates["tokens_per_s"] = round(trained.tokens_per_second)
     sae, info = trained.sae, trained.sae.info
@@ -195,7 +195,7 @@ def _train(job: Job) -> TrainResult:
 
 
 def _take_in(job: Job) -> TrainResult:
-    rank_0_goes_on()
+    leave_unless_rank_0()
     sae, site = job.models.given_sae, job.result(BackboneStage).site
     check_fits(sae, site)
     found = check_reconstruction(sae, _sample_tokens(job))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vitscope.distributed import Ranks, current_ranks, part_of, rank_0_goes_on
+from vitscope.distributed import Ranks, current_ranks, leave_unless_rank_0, part_of
 from vitscope.errors import ArtifactError
 from vitscope.store.tensors import load_tensors, save_tensors
 
@@ -50,7 +50,7 @@ def shared_parts(
         yield from resumable_map(directory, fingerprint, chunks, compute, on_reuse=on_reuse)
         return
     _make_missing(ranks, directory, fingerprint, chunks, compute, on_reuse, on_others)
-    rank_0_goes_on()
+    leave_unless_rank_0()
     yield from resumable_map(directory, fingerprint, chunks, compute, on_reuse=lambda _: None)
 
 
@@ -65,7 +65,7 @@ def _make_missing(
 ) -> None:
     """Make the parts that are missing: in every round one of each rank, until none is left."""
     found = missing_parts(directory, fingerprint, len(chunks)) if ranks.rank == 0 else []
-    missing: list[int] = json.loads(ranks.tell(json.dumps(found)))
+    missing: list[int] = json.loads(ranks.broadcast(json.dumps(found)))
     for index in sorted(set(range(len(chunks))) - set(missing)):
         on_reuse(chunks[index])
     # adjacent ones for each rank: its images are decoded ahead, and a gap would begin that anew
@@ -75,7 +75,9 @@ def _make_missing(
         mine = indices[ranks.rank]
         part = None if mine is None else compute(chunks[mine])
         content = b"" if part is None else save({k: v.contiguous() for k, v in part.items()})
-        for rank, (index, of_rank) in enumerate(zip(indices, ranks.collect(content), strict=False)):
+        for rank, (index, of_rank) in enumerate(
+            zip(indices, ranks.gather_bytes(content), strict=False)
+        ):
             if index is not None:
                 save_part(directory, fingerprint, index, load(of_rank))
                 if rank != 0:

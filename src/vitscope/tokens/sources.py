@@ -310,7 +310,7 @@ class StreamSource:
         # whole batches a rank: the last bit of a token depends on the batch it is encoded in
         size = self.loader.batch_size
         mine = part_of(-(-len(images) // size), self.ranks.rank, self.ranks.size)
-        return self.ranks.gather(
+        return self.ranks.all_gather(
             self._encode_here(images[mine.start * size : mine.stop * size], epoch)
         )
 

@@ -28,7 +28,7 @@ const shown = [
     value: (row) => (columns.label[row] < 0 ? NaN : columns.label[row]), cell: labelOf },
   numeric("density", "density", "share of all tokens on which it is active", percent),
   numeric("mean_on_outlier", "on outliers", "mean activation per outlier token", (v) => decimal(v, 4)),
-  numeric("mean_on_normal", "on others", "mean activation per other token", (v) => decimal(v, 4)),
+  numeric("mean_on_other", "on others", "mean activation per other token", (v) => decimal(v, 4)),
   numeric("max_activation", "max.", "largest activation", (v) => decimal(v, 2)),
   numeric("n_pairs", "pairs", "exemplar pairs that enter the score", whole),
   numeric("n_missed", "missed", "pairs active in exactly one of the two views", whole),
