@@ -136,7 +136,7 @@ def _compared(
         if n_scored:
             difference = float(np.median(np.abs(a - b)))
         if n_scored >= LEAST_FOR_CORRELATION:
-            correlation = spearman(a, b)
+            correlation = float(spearman(a, b))
     smaller = min(one.directions.shape[0], other.directions.shape[0])
     return PairComparison(
         one=one.name,

@@ -166,6 +166,7 @@ TINY = demo.DemoSize(
 )
 
 
+@pytest.mark.slow
 def test_the_demo_runs_to_its_report(
     vitscope: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 
 from vitscope.figures.token_maps import OPACITY, plot_awcds_maps, plot_norm_maps
 from vitscope.scope.gallery import TokenMaps
@@ -25,9 +25,15 @@ def maps(n: int = 3) -> list[TokenMaps]:
 
 
 def rings(figure: Figure) -> list[list[tuple[float, float]]]:
-    return [
-        [patch.center for patch in ax.patches if isinstance(patch, Circle)]
+    """Return the middles of what is ringed on each picture, (x, y) in patches."""
+    drawn = [
+        [one for one in ax.collections if isinstance(one, PatchCollection)]
         for ax in figure.axes[:-1]
+    ]
+    boxes = [[ring.get_extents() for one in ax for ring in one.get_paths()] for ax in drawn]
+    return [
+        [(round((box.x0 + box.x1) / 2, 6), round((box.y0 + box.y1) / 2, 6)) for box in ax]
+        for ax in boxes
     ]
 
 

@@ -34,6 +34,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_train_as_one(size: int, jobs: Path) -> None:
     folder, alone = jobs / f"{size}:-1", jobs / "1:-1"
@@ -51,6 +52,7 @@ def test_ranks_train_as_one(size: int, jobs: Path) -> None:
         torch.testing.assert_close(first[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_a_bad_row_on_one_rank_stops_all_of_them_alike(jobs: Path) -> None:
     errors = [(jobs / "2:1" / f"error-{rank}").read_text() for rank in range(2)]
     assert errors[0] == errors[1]

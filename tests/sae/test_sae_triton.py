@@ -34,6 +34,7 @@ def run(arguments: list[str], **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernels_equal_the_cpu_path_in_the_interpreter() -> None:
     tests = [
@@ -49,6 +50,7 @@ def test_kernels_equal_the_cpu_path_in_the_interpreter() -> None:
     assert " passed" in run(tests, TRITON_INTERPRET="1")
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernels_compile_for_gpus(tmp_path: Path) -> None:
     lines = run([str(HERE / "compile_triton.py")], TRITON_CACHE_DIR=str(tmp_path)).splitlines()
@@ -57,6 +59,7 @@ def test_kernels_compile_for_gpus(tmp_path: Path) -> None:
     assert {line.split()[0] for line in lines} == {"sm_80", "sm_90"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to time")
 def test_the_timer_says_that_there_is_no_gpu() -> None:
     script = HERE.parent.parent / "benchmarks" / "sae_step.py"

@@ -57,13 +57,6 @@ def killed_run(
     return [process for process in killed if process.code != 0]
 
 
-def test_a_run_killed_four_times_ends_as_one_left_alone(pictures: Path, tmp_path: Path) -> None:
-    kills: dict[str, int] = dict.fromkeys(("extract", "train", "score", "partition"), 1)
-    killed = killed_run(small_study(pictures), tmp_path, seed=11, kills=kills)
-    assert [process.stage for process in killed] == list(kills), "each in its own stage"
-    assert all(process.err.count("Traceback") == 0 for process in killed)
-
-
 def told(killed: list[Killed], kills: Mapping[str, int]) -> None:
     """Every stage was hit, at moments of many kinds."""
     by_stage = Counter(process.stage for process in killed)

@@ -79,6 +79,7 @@ def test_a_whole_run_on_two_ranks_is_that_on_one(
     assert not (out / ".lock.holder").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_costs_what_came_after_the_checkpoint(
     pictures: Path, finished: RunDirectory, tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_killed_rank_costs_what_came_after_the_checkpoint(
     assert_same_training(RunDirectory(out), RunDirectory(alone))
 
 
+@pytest.mark.slow
 def test_probes_and_zero_shot_on_two_ranks_are_those_on_one(
     before: RunDirectory, probed: RunDirectory, tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def test_an_error_is_told_once(pictures: Path, tmp_path: Path) -> None:
     assert told[0].startswith("error: stage 'extract' has not finished in")
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_alone_stops_the_others_and_tells_why(
     copied: RunDirectory, pictures: Path, tmp_path: Path
 ) -> None:

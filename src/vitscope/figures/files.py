@@ -6,6 +6,8 @@ colours follow its light or dark scheme. Equal figures give equal bytes.
 
 import io
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -50,11 +52,12 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         ArtifactError: the folder cannot be written.
     """
     files = [folder / f"{name}.{kind}" for kind in FIGURE_FORMATS]
-    for file, kind in zip(files, FIGURE_FORMATS, strict=True):
-        with atomic_path(file) as temporary, rc_context(_RC):
-            figure.savefig(
-                temporary, format=kind, dpi=DPI, facecolor="white", metadata=_METADATA[kind]
-            )
+    with rc_context(_RC), _laid_out(figure):
+        for file, kind in zip(files, FIGURE_FORMATS, strict=True):
+            with atomic_path(file) as temporary:
+                figure.savefig(
+                    temporary, format=kind, dpi=DPI, facecolor="white", metadata=_METADATA[kind]
+                )
     return files
 
 
@@ -70,12 +73,30 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
         description: what a reader who cannot see the figure is told.
     """
     buffer = io.StringIO()
-    with rc_context(_RC):
+    with rc_context(_RC), _laid_out(figure):
         figure.savefig(
             buffer, format="svg", metadata={"Date": None}, transparent=True, dpi=PAGE_DPI
         )
     body = _without_preamble(buffer.getvalue())
     return _titled(_themed(_renamed(body, name)), name, description)
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Generator[None]:
+    """Lay ``figure`` out, once for all formats.
+
+    ``savefig`` would draw everything an extra time, photographs resampled, before each format.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        yield
+        return
+    engine.execute(figure)
+    figure.set_layout_engine(None)  # "none" would still be an engine, and be drawn for
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def _without_preamble(text: str) -> str:

@@ -6,6 +6,7 @@ import io
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
@@ -66,11 +67,14 @@ def lay_over(ax: Axes, colours: NDArray[np.float64]) -> AxesImage:
 
 def ring_patches(ax: Axes, patches: NDArray[np.bool_], *, width: float = 1.3) -> None:
     """Draw a ring around each patch that is set in ``patches`` [p, p]."""
-    for row, column in np.argwhere(patches):
-        ring = Circle((column + 0.5, row + 0.5), RING_RADIUS, fill=False, ec=HIGH, lw=width)
-        ring.set_path_effects(outlined(width, 1.1))
-        ring.set_clip_on(False)  # at the border half a ring would look like a flaw
-        ax.add_patch(ring)
+    rings = PatchCollection(
+        [Circle((column + 0.5, row + 0.5), RING_RADIUS) for row, column in np.argwhere(patches)],
+        facecolor="none", edgecolor=HIGH, linewidth=width,
+    )  # fmt: skip
+    rings.set_path_effects(outlined(width, 1.1))
+    rings.set_clip_on(False)  # at the border half a ring would look like a flaw
+    rings.set_in_layout(False)  # pictures keep their places, whatever is ringed
+    ax.add_collection(rings, autolim=False)
 
 
 def outlined(width: float, margin: float, colour: str = "#ffffff") -> list[AbstractPathEffect]:

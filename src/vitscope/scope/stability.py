@@ -24,6 +24,9 @@ from vitscope.scope.settings import ScopeSettings
 AGREEMENT_DRAWS = 200
 """Resamples of the features behind an interval."""
 
+DRAWN_AT_ONCE = 1_000_000
+"""Values of resamples that are ranked in one go: some 60 MB."""
+
 LEAST_FEATURES = 10
 """With fewer features in common, nothing is said but their number."""
 
@@ -93,13 +96,16 @@ def agreement(
     high = one > gammas[0], other > gammas[1]
     random = generator(seed, "stability", change)
     draws = random.integers(0, one.size, (AGREEMENT_DRAWS, one.size))
-    ranks = interval_of(np.asarray([spearman(one[rows], other[rows]) for rows in draws]))
-    kappas = interval_of(np.asarray([cohens_kappa(*(h[rows] for h in high)) for rows in draws]))
+    parts = np.array_split(draws, -(-draws.size // DRAWN_AT_ONCE))
+    ranks = interval_of(np.concatenate([spearman(one[rows], other[rows]) for rows in parts]))
+    kappas = interval_of(
+        np.concatenate([cohens_kappa(high[0][rows], high[1][rows]) for rows in parts])
+    )
     either = int((high[0] | high[1]).sum())
     return Agreement(
         change=change,
         n=int(one.size),
-        spearman=spearman(one, other),
+        spearman=float(spearman(one, other)),
         spearman_low=ranks.low,
         spearman_high=ranks.high,
         mean_shift=float((other - one).mean()),
@@ -107,7 +113,7 @@ def agreement(
         gamma=gammas[0],
         other_gamma=gammas[1],
         same_group=float((high[0] == high[1]).mean()),
-        kappa=cohens_kappa(*high),
+        kappa=float(cohens_kappa(*high)),
         kappa_low=kappas.low,
         kappa_high=kappas.high,
         high_overlap=int((high[0] & high[1]).sum()) / either if either else float("nan"),
@@ -170,20 +176,36 @@ def within_run(
         yield agreement(change, one, other, gamma=settings.gamma, seed=seed)
 
 
-def spearman(one: Reals, other: Reals) -> float:
-    """Return the rank correlation, ties at their mean rank; NaN where one side does not vary."""
-    a, b = (rankdata(values) for values in (one, other))
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else float("nan")
+def spearman(one: Reals, other: Reals) -> Reals:
+    """Return the rank correlation along the last axis, ties at their mean rank.
+
+    Args:
+        one: [..., n].
+        other: [..., n].
+
+    Returns:
+        [...]; NaN where one side does not vary.
+    """
+    a, b = (rankdata(values, axis=-1) for values in (one, other))
+    a, b = (ranks - ranks.mean(-1, keepdims=True) for ranks in (a, b))
+    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return (a * b).sum(-1) / np.where(scale > 0, scale, np.nan)
 
 
-def cohens_kappa(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Return chance-corrected agreement of two groupings in two; NaN where chance gives 1."""
-    observed = float((one == other).mean())
-    p, q = float(one.mean()), float(other.mean())
+def cohens_kappa(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Reals:
+    """Return chance-corrected agreement of two groupings in two along the last axis.
+
+    Args:
+        one: [..., n].
+        other: [..., n].
+
+    Returns:
+        [...]; NaN where chance gives 1.
+    """
+    observed = (one == other).mean(-1)
+    p, q = one.mean(-1), other.mean(-1)
     expected = p * q + (1 - p) * (1 - q)
-    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+    return (observed - expected) / np.where(expected < 1, 1 - expected, np.nan)
 
 
 @dataclass(frozen=True)

@@ -367,7 +367,7 @@ def check_recovery(
     usable = (recovery.cosine >= MATCHED_COSINE) & np.isfinite(matched) & np.isfinite(oracle_cds)
     one, other = oracle_cds[usable], matched[usable]
     concordance = ordered_concordance(one, other, CDS_RESOLUTION)
-    ranks = spearman(one, other) if one.size >= LEAST_RANKED else math.nan
+    ranks = float(spearman(one, other)) if one.size >= LEAST_RANKED else math.nan
     local = (kinds == Kind.LOCAL)[usable]
     return [
         *(
