@@ -1,7 +1,8 @@
 """The small networks that come with the package: what they are called, and where their files lie.
 
 Vision transformers trained on rendered scenes (``backbones/NAME.safetensors``, docs/scenes.md), and
-an SAE for each of two of them (``saes/NAME/``, a folder as ``vitscope.load_sae`` takes it).
+SAEs (``saes/NAME/``, a folder as ``vitscope.load_sae`` takes it): of two of them, and of
+``focus-s``, whose own weights are fetched (docs/backbones.md).
 """
 
 from pathlib import Path
@@ -35,17 +36,19 @@ REFERENCE_BACKBONES = (*WEIGHT_FILES, *SCENES_VIT_OTHER_SIZES)
 """All names of backbones that are trained on scenes."""
 
 SHIPPED = Path("shipped")
-"""What a study writes as ``sae.path`` for the SAE of its embedded backbone."""
+"""What a study writes as ``sae.path`` for the SAE that comes with its backbone."""
 
 _SAE_OF = {
     SCENES_VIT: "scenes-vit",
     SCENES_VIT_SIZES[-1]: "scenes-vit",
     SCENES_VIT_UNTRAINED: "scenes-vit-untrained",
+    "focus-s": "focus-s",
 }
+"""Backbone -> folder of its SAE."""
 
 
 def shipped_sae(backbone: str) -> Path:
-    """Return the folder of the SAE that was trained on an embedded backbone's tokens.
+    """Return the folder of the SAE that comes with the package for a backbone.
 
     Raises:
         SaeError: none comes with the package for it.
