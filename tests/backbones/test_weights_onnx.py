@@ -1,4 +1,4 @@
-"""Exported graphs of transformers' image towers: every tensor comes back, and nothing is guessed."""
+"""Exported graphs of image towers of transformers: every tensor comes back, nothing is guessed."""
 
 import shutil
 import warnings
