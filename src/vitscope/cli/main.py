@@ -21,6 +21,7 @@ from vitscope.cli.console import (
     print_to_keep,
     results,
 )
+from vitscope.cli.look import looking
 from vitscope.cli.reproduce import reproduction
 from vitscope.cli.results import result_verbs
 from vitscope.cli.running import (
@@ -244,6 +245,7 @@ def instability(
         print_to_keep(study, changed)
 
 
+app.add_typer(looking)
 app.add_typer(saes)
 app.add_typer(result_verbs)
 app.add_typer(reproduction)
