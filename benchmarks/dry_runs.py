@@ -20,7 +20,7 @@ from scoring import TARGET_L0
 from zoo import write_weights
 
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
 from vitscope.paper.studies import Sources, paper_study, targets_of
@@ -44,7 +44,7 @@ GENTLY = 0.2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(ZOO), choices=list(ZOO))
+    parser.add_argument("--models", nargs="+", default=list(PAPER_ZOO), choices=list(PAPER_ZOO))
     parser.add_argument("--n", type=int, default=6, help="images")
     parser.add_argument("--role", choices=["write", "run"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -94,7 +94,7 @@ def run(name: str, folder: Path, n: int) -> dict[str, str]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     values = (
         name,
-        f"{32 * ZOO[name].width:,}",
+        f"{32 * PAPER_ZOO[name].width:,}",
         f"{extracted['extract'].stamp.seconds:.1f}",
         f"{found['score'].stamp.seconds:.1f}",
         f"{found['instability'].stamp.seconds:.1f}",

@@ -49,7 +49,7 @@ from torch import Tensor
 
 from vitscope.backbones.timm_vit import build_timm
 from vitscope.backbones.weights.strict import load_state
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO, ZOO
 
 KIB_PER_GIB = 2**20
 LAST = ("dinov2-g",)
@@ -198,7 +198,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(asdict(measure(options.one, options.depth))))
         return
-    names = options.models or [n for n in ZOO if n not in LAST] + list(LAST)
+    names = options.models or [n for n in PAPER_ZOO if n not in LAST] + list(LAST)
     print(HEADER, flush=True)
     for name in names:
         # a process each: its peak memory is the model's own

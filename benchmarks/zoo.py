@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from vitscope.backbones.loading import load_backbone
 from vitscope.backbones.timm_vit import TimmBackbone
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.images.generated import write_generated_images
 from vitscope.images.sources import ImageFolder
 from vitscope.tokens.encoding import LoaderOptions
@@ -32,7 +32,7 @@ HEADINGS = ("model", "parameters M", "file GB", "load s", "images/s", "peak GB",
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(ZOO), choices=list(ZOO))
+    parser.add_argument("--models", nargs="+", default=list(PAPER_ZOO), choices=list(PAPER_ZOO))
     parser.add_argument("--n", type=int, default=8, help="images")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--role", choices=["write", "extract"], help=argparse.SUPPRESS)
@@ -64,7 +64,7 @@ def run_all(options: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def write_weights(name: str, folder: Path) -> None:
-    model = timm.create_model(ZOO[name].timm_name, pretrained=False)
+    model = timm.create_model(PAPER_ZOO[name].timm_name, pretrained=False)
     g = torch.Generator().manual_seed(0)
     for key, parameter in model.named_parameters():
         spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3

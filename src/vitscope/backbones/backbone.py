@@ -114,6 +114,25 @@ class Backbone(Protocol):
 
 
 @dataclass(frozen=True)
+class WeightsOrigin:
+    """Whose a backbone's weights are; kept with every result where they are known to be another's.
+
+    Attributes:
+        source: where they were published, and what was done to them.
+        licence: of theirs, and of what they were made from.
+        note: what must not be mistaken; empty where there is nothing.
+    """
+
+    source: str
+    licence: str
+    note: str = ""
+
+    def describe(self) -> str:
+        """Return all of it in one line."""
+        return "; ".join(filter(None, [self.source, self.licence, self.note]))
+
+
+@dataclass(frozen=True)
 class BackboneDescription:
     """What stages that compute on tables need of a backbone, so that they need not load one.
 
@@ -121,16 +140,24 @@ class BackboneDescription:
         site: where it is read.
         preprocessing: how photographs are resized and normalised.
         n_parameters: as :func:`count_parameters`.
+        origin: whose the weights are, where the adapter keeps it as ``origin``.
     """
 
     site: Site
     preprocessing: Preprocessing
     n_parameters: int | None
+    origin: WeightsOrigin | None = None
 
 
 def describe_backbone(backbone: Backbone) -> BackboneDescription:
     """Return what is to be known of a loaded backbone once it is gone from memory."""
-    return BackboneDescription(backbone.site, backbone.preprocessing, count_parameters(backbone))
+    origin = getattr(backbone, "origin", None)
+    return BackboneDescription(
+        backbone.site,
+        backbone.preprocessing,
+        count_parameters(backbone),
+        origin if isinstance(origin, WeightsOrigin) else None,
+    )
 
 
 def count_parameters(backbone: Backbone) -> int | None:

@@ -34,10 +34,9 @@ def fetch_weights(
     Raises:
         BackboneError: the hub cannot be reached within seconds, or has no such weights.
     """
-    for file in files:
-        found = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision)
-        if isinstance(found, str):
-            return Path(found)
+    cached = cached_weights(repo, revision, files)
+    if cached is not None:
+        return cached
     require_answer(huggingface_hub.hf_hub_url(repo, files[0], revision=revision), name)
     for file in files:
         try:
@@ -48,6 +47,17 @@ def fetch_weights(
             if not absent or isinstance(error, LocalEntryNotFoundError):
                 raise unfetched(name, first_line(error)) from None
     raise unfetched(name, f"{repo} holds none of {', '.join(files)}")
+
+
+def cached_weights(
+    repo: str, revision: str | None = None, files: tuple[str, ...] = HUB_WEIGHTS
+) -> Path | None:
+    """Return a repository's weights in the hub's local cache, None where they are not there."""
+    for file in files:
+        found = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
 
 
 def require_answer(url: str, name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from vitscope.backbones.backbone import Backbone
+from vitscope.backbones.fetching import PACKAGED, packaged_file
 from vitscope.backbones.planted.planted import PlantedBackbone
 from vitscope.backbones.settings import TRANSFORMERS, BackboneSettings, refuse_settings
 from vitscope.backbones.user_model import check_backbone, is_user_model, load_user_model
@@ -55,12 +56,14 @@ def load_backbone(settings: BackboneSettings | str, **options: Any) -> Backbone:
 def weights_files(settings: BackboneSettings) -> tuple[Path, ...]:
     """Return the local files from which a backbone would be loaded, sorted; nothing is opened.
 
-    A file of weights; every file of a folder of weights, shards and configuration included; the
-    user's own ``file.py``. Empty for weights of the hub or of the package. What does not exist is
-    returned as it was given: loading says so.
+    A file of weights, or what ``vitscope fetch`` made of a package's; every file of a folder of
+    weights, shards and configuration included; the user's own ``file.py``. Empty for weights of the
+    hub or of vitscope itself. What does not exist is returned as it was given: loading says so.
     """
     named = [] if settings.weights is None else [settings.weights]
-    if settings.name.startswith(TRANSFORMERS):
+    if settings.name in PACKAGED:
+        named = named or [packaged_file(settings.name)]
+    elif settings.name.startswith(TRANSFORMERS):
         local = Path(settings.name.removeprefix(TRANSFORMERS)).expanduser()
         # weights given as a file stand for their folder, where the configuration is
         named = [path.parent if path.is_file() else path for path in named]

@@ -43,8 +43,9 @@ class BackboneSettings(Settings):
     activation: Gelu | None = None
     """Activation of the blocks' MLPs; None takes the one the weights were trained with."""
 
-    positions: PositionMethod = "timm"
-    """How position embeddings are resized where the resolution is not the weights' own."""
+    positions: PositionMethod | None = None
+    """How position embeddings are resized where the resolution is not the weights' own; None takes
+    the zoo's, which is ``timm`` for all but ``focus-s``, and for any other timm ViT."""
 
     precision: Precision = "fp32"
     """Of the matrix products; the residual stream and attention probabilities stay fp32."""

@@ -17,20 +17,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from vitscope.backbones.adapter import BlockwiseBackbone, designated_layer, whole_grid
-from vitscope.backbones.backbone import Preprocessing, Site
+from vitscope.backbones.backbone import Preprocessing, Site, WeightsOrigin
+from vitscope.backbones.fetching import PACKAGED, require_fetched
 from vitscope.backbones.hub import fetch_weights, unfetched
 from vitscope.backbones.settings import BackboneSettings, Gelu
 from vitscope.backbones.weights.reading import weights_checksum
 from vitscope.backbones.weights.strict import load_weights
-from vitscope.backbones.zoo import ZOO, nearest_name
+from vitscope.backbones.zoo import ZOO, nearest_name, position_method
 from vitscope.errors import BackboneError
 
 
 @dataclass(frozen=True)
 class TimmBackbone(BlockwiseBackbone):
-    """Tokens, attention and resumption at block L of a timm ``VisionTransformer``."""
+    """Tokens, attention and resumption at block L of a timm ``VisionTransformer``.
+
+    Attributes:
+        origin: whose the weights are, where they are not what the architecture's name says.
+    """
 
     model: VisionTransformer
+    origin: WeightsOrigin | None = None
 
     @property
     def n_prefix(self) -> int:
@@ -100,21 +106,24 @@ def load_timm(settings: BackboneSettings, device: torch.device) -> TimmBackbone:
     model = build_timm(name, resolution, activation)
     default = entry.layer if entry else None
     layer = designated_layer(settings.layer, default, len(model.blocks), settings.name)
-    path = settings.weights or _from_hub(model, settings.name)
+    path = settings.weights or _published(model, settings.name)
     load_weights(
         model,
         path,
         name=settings.name,
         native_grid=native_grid(model),
-        positions=settings.positions,
+        positions=position_method(settings),
     )
     found = _configuration(model)
     full_name = ".".join(filter(None, [found["architecture"], found["tag"]]))
+    # what is not the release must not go by the release's name
+    full_name = full_name if entry is None or entry.is_release else settings.name
     site = timm_site(model, full_name, weights_checksum(path), layer)
     preprocessing = entry.preprocessing if entry else timm_preprocessing(model)
     if settings.crop_share:
         preprocessing = replace(preprocessing, crop_share=settings.crop_share)
-    return TimmBackbone(model.to(device).eval(), site, preprocessing, settings.precision)
+    origin = PACKAGED[settings.name].origin if settings.name in PACKAGED else None
+    return TimmBackbone(model.to(device).eval(), site, preprocessing, settings.precision, origin)
 
 
 def timm_site(model: VisionTransformer, name: str, weights: str, layer: int) -> Site:
@@ -174,6 +183,10 @@ def _require_known(name: str) -> None:
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         raise BackboneError(f"timm's {base} has no weights '{tag}'; it has: {', '.join(tags)}")
+
+
+def _published(model: VisionTransformer, name: str) -> Path:
+    return require_fetched(name) if name in PACKAGED else _from_hub(model, name)
 
 
 def _from_hub(model: VisionTransformer, name: str) -> Path:

@@ -1,11 +1,14 @@
-"""The paper's twelve backbones: timm model, designated block, outlier threshold, preprocessing."""
+"""Backbones with a name: the paper's twelve, and others that are marked as not among them.
+
+Of each: timm model, designated block, outlier threshold, preprocessing.
+"""
 
 import difflib
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vitscope.backbones.backbone import Preprocessing
-from vitscope.backbones.settings import Gelu
+from vitscope.backbones.settings import BackboneSettings, Gelu, PositionMethod
 from vitscope.errors import BackboneError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -29,6 +32,13 @@ class ZooEntry:
         depth: number of blocks.
         preprocessing: of the original release; the crop may differ from timm's configuration.
         activation: where timm builds the MLPs with another one than the weights were trained with.
+        positions: how position embeddings are resized, as whoever trained at this resolution did.
+        in_paper: whether it is one of the paper's twelve; its tables, studies and thresholds know
+            no other.
+        is_release: whether the weights are those that ``timm_name`` stands for, on the hub; the
+            rest have its architecture alone, and are fetched as
+            :mod:`vitscope.backbones.fetching` says.
+        note: what must be said wherever the backbone is named; empty where its name says all.
     """
 
     timm_name: str
@@ -40,6 +50,10 @@ class ZooEntry:
     depth: int
     preprocessing: Preprocessing
     activation: Gelu | None = None
+    positions: PositionMethod = "timm"
+    in_paper: bool = True
+    is_release: bool = True
+    note: str = ""
 
     @property
     def grid(self) -> int:
@@ -81,12 +95,29 @@ ZOO: dict[str, ZooEntry] = {
     "siglip2-g": ZooEntry(
         "vit_so400m_patch14_siglip_224.v2_webli", 27, 300, 224, 14, 1152, 27, _SIGLIP, "gelu_tanh"
     ),
-}
+    "dinov2-s": ZooEntry(
+        "vit_small_patch14_dinov2.lvd142m", 11, None, 224, 14, 384, 12, _DINOV2, in_paper=False
+    ),
+    "focus-s": ZooEntry(
+        "vit_small_patch14_dinov2.lvd142m", 11, None, 224, 14, 384, 12, _DINOV2,
+        positions="bicubic", in_paper=False, is_release=False,
+        note="tuned for saliency; DINOv2's architecture, not Meta's weights",
+    ),
+}  # fmt: skip
+
+PAPER_ZOO = {name: entry for name, entry in ZOO.items() if entry.in_paper}
+"""The paper's twelve alone."""
 
 
 def list_zoo() -> dict[str, dict[str, Any]]:
     """Return what the zoo says of every backbone, by name, as plain values."""
     return {name: asdict(entry) | {"grid": entry.grid} for name, entry in ZOO.items()}
+
+
+def position_method(settings: BackboneSettings) -> PositionMethod:
+    """Return how position embeddings are resized: as the settings say, or the zoo."""
+    entry = ZOO.get(settings.name)
+    return settings.positions or (entry.positions if entry else "timm")
 
 
 def nearest_name(name: str, others: list[str]) -> BackboneError:

@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
+from vitscope.cli.backbones import backbones
 from vitscope.cli.console import (
     errors,
     print_outcome,
     print_selfcheck,
     print_title,
     print_to_keep,
-    results,
 )
 from vitscope.cli.look import looking
 from vitscope.cli.reproduce import reproduction
@@ -187,34 +186,6 @@ def selfcheck(
         raise typer.Exit(EXIT_CHECK_FAILED)
 
 
-@app.command()
-def models(json_: Json = False) -> None:
-    """List the backbones that have a name; any other timm vision transformer has its timm name."""
-    from vitscope.backbones.zoo import ZOO, list_zoo
-
-    if json_:
-        print_json(list_zoo())
-        return
-    table = Table(box=None)
-    table.add_column("name")
-    table.add_column("timm model", overflow="fold")
-    for heading in ("layer", "input", "grid", "width", "τ"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_row("planted", "known ground truth, no weights", "1/1", "112", "14", "256", "found")
-    table.add_row("scenes-vit", "embedded, trained on scenes", "7/8", "80", "10", "128", "found")
-    table.add_row("scenes-vit-xs", "the same, smaller", "5/6", "80", "10", "96", "found")
-    table.add_row("scenes-vit-t", "the same, smallest", "3/4", "80", "10", "64", "found")
-    table.add_row(
-        "scenes-vit-untrained", "the same, random weights", "7/8", "80", "10", "128", "found"
-    )
-    for name, entry in ZOO.items():
-        tau = "found" if entry.tau is None else f"{entry.tau:g}"
-        size, grid = str(entry.resolution), str(entry.grid)
-        layer, width = f"{entry.layer}/{entry.depth}", str(entry.width)
-        table.add_row(name, entry.timm_name, layer, size, grid, width, tau)
-    results.print(table)
-
-
 def _stage_command(name: str) -> Callable[..., None]:
     def command(study: StudyPath, set_: Set = None, out: Out = None, json_: Json = False) -> None:
         run_and_tell(load(study, set_), out, [name], json_, study)
@@ -246,13 +217,14 @@ def instability(
 
 
 app.add_typer(looking)
+app.add_typer(backbones)
 app.add_typer(saes)
 app.add_typer(result_verbs)
 app.add_typer(reproduction)
 
 _OWN = {
     command.name or getattr(command.callback, "__name__", "")
-    for part in (app, saes, result_verbs)
+    for part in (app, backbones, saes, result_verbs)
     for command in part.registered_commands
 }
 for _name, _purpose in PURPOSES.items():

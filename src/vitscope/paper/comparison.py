@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.errors import ArtifactError
 from vitscope.paper.assumptions import readings_label
 from vitscope.paper.claims import Verdict, judge_claims
@@ -58,7 +58,7 @@ def limits_of(run: FinishedRun) -> tuple[Limit, ...]:
     n_trained = len(run.run.verified("train").usable) if images else 0
     all_trained, all_scored = IMAGENET_SIZES
     n, compared = len(images), min(study.outliers.images, len(images))
-    in_paper, heads = run.model in ZOO, probes.heads().values()
+    in_paper, heads = run.model in PAPER_ZOO, probes.heads().values()
     is_imagenet = bool(images) and all(
         SYNSET.fullmatch(image.label or "") or RELEASE.match(image.path.name) for image in images
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vitscope.backbones.planted.planted import PlantedBackbone
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.distributed import current_ranks
 from vitscope.embedded.files import REFERENCE_BACKBONES, SCENES_VIT, SCENES_VIT_SIZES
 from vitscope.errors import ArtifactError, ConfigError
@@ -118,7 +118,7 @@ def plan_runs(request: Request) -> tuple[PlannedRun, ...]:
 
 def _of_model(model: str, targets: Sequence[Target], request: Request) -> list[PlannedRun]:
     mine, sources = tuple(targets), request.sources
-    if ALL in request.targets and model in ZOO:
+    if ALL in request.targets and model in PAPER_ZOO:
         mine = tuple(target for target in targets if model in target.models)
     if model == PLANTED_MODEL or sources.images is not None:
         mine = tuple(target for target in mine if not target.tasks)
@@ -237,7 +237,7 @@ def find_runs(out: Path) -> tuple[FinishedRun, ...]:
     for mark in sorted(out.glob(f"*/{MARK}")):
         known, run = _read_mark(mark), Run(mark.parent)
         found.append(FinishedRun(*known, run, read_findings(run)))
-    places = {name: i for i, name in enumerate((*ZOO, *REFERENCE_BACKBONES))}
+    places = {name: i for i, name in enumerate((*PAPER_ZOO, *REFERENCE_BACKBONES))}
     return tuple(
         sorted(
             found,

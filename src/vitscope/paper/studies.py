@@ -8,13 +8,14 @@ from typing import Any
 import tomli_w
 
 from vitscope.backbones.settings import BackboneSettings
-from vitscope.backbones.zoo import ZOO, nearest_name
+from vitscope.backbones.zoo import PAPER_ZOO, ZOO, nearest_name
 from vitscope.embedded.files import (
     REFERENCE_BACKBONES,
     SCENES_VIT,
     SCENES_VIT_UNTRAINED,
     shipped_sae,
 )
+from vitscope.errors import BackboneError
 from vitscope.images.sources import ImageSettings
 from vitscope.paper.prices import count_images, price_study, shape_of
 from vitscope.paper.targets import SHIFTS, TARGETS, Target, stages_of, tasks_of
@@ -94,7 +95,7 @@ class Sources:
 def paper_models(targets: Sequence[Target]) -> tuple[str, ...]:
     """Return the models of these targets, in the zoo's order."""
     wanted = {model for target in targets for model in target.models}
-    return tuple(name for name in ZOO if name in wanted)
+    return tuple(name for name in PAPER_ZOO if name in wanted)
 
 
 def targets_of(model: str) -> tuple[Target, ...]:
@@ -108,7 +109,12 @@ def paper_study(model: str, targets: Sequence[Target], sources: Sources) -> Stud
     Raises:
         BackboneError: the zoo has no such model.
     """
-    if model not in ZOO:
+    if model in ZOO and model not in PAPER_ZOO:
+        raise BackboneError(
+            f"'{model}' is not among the paper's twelve models, so that there is nothing of it to "
+            f"reproduce; `vitscope run --model {model} --images FOLDER` runs it"
+        )
+    if model not in PAPER_ZOO:
         raise nearest_name(model, [PLANTED_MODEL, *REFERENCE_BACKBONES])
     # of all its targets, so that no later request finds fewer
     shifts = tuple(dict.fromkeys(s for target in targets_of(model) for s in target.shifts))
@@ -161,7 +167,7 @@ def study_file(model: str) -> str:
     price = price_study(study, stages_of(targets), counts=count_images(study, look=False))
     m = study.sae.expansion * shape.width
     header = (
-        f"{study.name}: {ZOO[study.name].timm_name}, output of block {shape.layer} of "
+        f"{study.name}: {PAPER_ZOO[study.name].timm_name}, output of block {shape.layer} of "
         f"{shape.depth}; {m:,} features, K = {study.sae.k}.",
         f"For {', '.join(target.name for target in targets)}. Written by "
         "`vitscope reproduce --studies studies`; not to be edited here.",
@@ -175,7 +181,7 @@ def study_file(model: str) -> str:
 
 def write_study_files(folder: Path) -> tuple[Path, ...]:
     """Write the study of every model of the paper into ``folder``."""
-    paths = tuple(folder / f"{model}.toml" for model in ZOO)
+    paths = tuple(folder / f"{model}.toml" for model in PAPER_ZOO)
     for path in paths:
         write_text(path, study_file(path.stem))
     return paths

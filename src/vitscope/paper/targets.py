@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.embedded.files import SCENES_VIT, SCENES_VIT_OTHER_SIZES, SCENES_VIT_SIZES
 from vitscope.errors import ConfigError
 from vitscope.probes.settings import Task
@@ -18,7 +18,7 @@ WHOLE = (*WITH_SCOPE, "stability", "instability", "awcds", "report")
 
 BASE = ("dinov2-b", "deit3-b", "siglip2-b")
 CLIP = ("clip-b16", "clip-l14", "clip-l14-336")
-OTHERS = tuple(name for name in ZOO if name not in CLIP)
+OTHERS = tuple(name for name in PAPER_ZOO if name not in CLIP)
 PAPER_FAMILIES = (
     ("dinov2-b", "dinov2-l", "dinov2-g"),
     ("deit3-s", "deit3-b", "deit3-l"),
@@ -68,7 +68,7 @@ _ROWS = (
            (*_CLASSIFICATION, *DENSE)),
     Target("table4", "Dictionary, γ and the sizes of both groups", CLIP, WITH_SCOPE),
     Target("table5", "Layer and outlier threshold τ", OTHERS, WITHOUT_SAE),
-    Target("table6", "Reconstruction of all and of outlier tokens", tuple(ZOO), WITH_SAE),
+    Target("table6", "Reconstruction of all and of outlier tokens", tuple(PAPER_ZOO), WITH_SAE),
     Target("table7", "Attention instability, outlier and other tokens", BASE, WITH_ATTENTION),
     Target("table8", "Dense probes of other ViTs", BASE, WITH_PROBES, DENSE),
     Target("table9", "Attention instability over the shift s", ("clip-l14-336",), WITH_ATTENTION,

@@ -6,7 +6,7 @@ from typing import Any
 from vitscope.backbones.backbone import BackboneDescription, describe_backbone
 from vitscope.backbones.loading import choose_device, weights_files
 from vitscope.backbones.settings import BackboneSettings
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO, position_method
 from vitscope.sae.storage import check_fits
 from vitscope.scope.views import compared_overlaps
 from vitscope.stages.stage import Job, Stage
@@ -28,6 +28,7 @@ class BackboneStage(Stage[BackboneDescription]):
         """Return what it is and where it is read."""
         study = job.study
         chosen = study.backbone.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+        chosen["positions"] = position_method(study.backbone)
         standing = read_stamp(job.run, self.name)
         known = {} if standing is None else standing.settings.get(FILES, {})
         return {**chosen, "resize": study.scope.resize, FILES: _states(study.backbone, known)}
@@ -65,4 +66,4 @@ def _states(settings: BackboneSettings, known: dict[str, str]) -> dict[str, str]
 def is_at_paper_layer(job: Job) -> bool:
     """Whether the backbone is one of the paper's, read at the block that the paper took."""
     name = job.study.backbone.name
-    return name in ZOO and ZOO[name].layer == job.result(BackboneStage).site.layer
+    return name in PAPER_ZOO and PAPER_ZOO[name].layer == job.result(BackboneStage).site.layer

@@ -1,9 +1,11 @@
 """The one reader of files of weights: tensors and plain values, and nothing that could run.
 
 Backbones and SAEs of others come as safetensors, as pickles of PyTorch (zip or legacy), as
-TorchScript, as such a pickle behind a line of JSON, or in shards. They are told apart by their
-contents. No code of a file is run: pickles are opened with ``weights_only=True``, TorchScript
-archives as in :mod:`vitscope.backbones.weights.torchscript`.
+TorchScript, as such a pickle behind a line of JSON, or in shards; they are told apart by their
+contents. Image towers also come as ``.onnx``, known by that ending. No code of a file is run:
+pickles are opened with ``weights_only=True``, TorchScript archives as in
+:mod:`vitscope.backbones.weights.torchscript`, graphs as in
+:mod:`vitscope.backbones.weights.onnx_export`.
 """
 
 import io
@@ -20,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vitscope.backbones.weights.onnx_export import read_onnx
+from vitscope.backbones.weights.onnx_file import ONNX_SUFFIX, external_files
 from vitscope.backbones.weights.torchscript import is_torchscript, read_torchscript
 from vitscope.errors import BackboneError, first_line
 from vitscope.store.atomic import bytes_checksum, file_checksum
@@ -110,8 +114,10 @@ def read_checkpoint(file: Path) -> StoredWeights:
             raise BackboneError(f"{file} is empty")
         if start.startswith(LFS_POINTER):
             raise BackboneError(f"{file} is a Git LFS pointer, not weights; run `git lfs pull`")
-        if file.suffix == ".safetensors" or _is_safetensors(file, start):
-            loaded: Any = load_file(file)
+        if file.suffix == ONNX_SUFFIX:
+            loaded: Any = read_onnx(file)
+        elif file.suffix == ".safetensors" or _is_safetensors(file, start):
+            loaded = load_file(file)
         elif start.startswith(b"{"):
             with file.open("rb") as stream:
                 header = _json_object(stream.readline(MAX_TEXT_BYTES + 1), file)
@@ -181,10 +187,15 @@ def checkpoint_files(path: Path) -> dict[Path, frozenset[str] | None]:
 def weights_checksum(path: Path) -> str:
     """Return the SHA-256 of a file, or one of those of all shards, in the order of their names.
 
+    Files beside a graph of ONNX, in which it keeps tensors, count as shards.
+
     Raises:
         BackboneError: as :func:`checkpoint_files`.
     """
-    checksums = [file_checksum(file) for file in checkpoint_files(path)]
+    files = [*checkpoint_files(path)]
+    graphs = [file for file in files if file.suffix == ONNX_SUFFIX]
+    beside = [held for graph in graphs for held in external_files(graph)]
+    checksums = [file_checksum(file) for file in (*files, *beside)]
     if len(checksums) == 1:
         return checksums[0]
     return bytes_checksum(*(checksum.encode() for checksum in checksums))
