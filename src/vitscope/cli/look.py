@@ -39,12 +39,13 @@ def look_verb(
     json_: Json = False,
 ) -> None:
     """Take a folder of photographs apart in local and global features, and explore them."""
-    from vitscope.look.looking import look, plan_look, read_photographs
+    started = time.monotonic()
+    from vitscope.look.looking import fetch_model, look, plan_look, read_photographs
     from vitscope.look.summary import feature_rows, look_notes, summarise_look
 
-    started = time.monotonic()
     plan = plan_look(photographs, model, sae, out, most)
     _tell_plan(plan)
+    fetch_model(model)
     found = read_photographs(plan, print_outcome)
     _tell_photographs(plan, found)
 
@@ -67,8 +68,14 @@ def look_verb(
 
 
 def _tell_plan(plan: "Looking") -> None:
-    study = plan.study
-    _tell(f"{plan.n_files:,} pictures in {plan.photographs}; model {study.backbone.name}")
+    from vitscope.look.looking import download_bytes
+
+    model = plan.study.backbone.name
+    size = download_bytes(model)
+    fetched = {None: "is fetched first, once", 0: "nothing to fetch"}.get(
+        size, f"is fetched first, once: {(size or 0) / 1e6:.0f} MB"
+    )
+    _tell(f"{plan.n_files:,} pictures in {plan.photographs}; model {model}: {fetched}")
     _tell(f"everything is written to {plan.out}, nothing is sent anywhere")
 
 

@@ -16,6 +16,12 @@ from vitscope.progress import track
 HASH_SIDE = 8
 """A difference hash has a bit for each of 8 × 8 steps of brightness from left to right."""
 
+STEP = 2
+"""Grey levels that count as brighter: on an even wall the noise of JPEG would decide."""
+
+FEWEST_BITS = 8
+"""A picture with fewer steps is even all over, as fog is, and like every other such picture."""
+
 ALIKE_BITS = 6
 """Pictures whose hashes differ in at most so many of 64 bits look nearly alike: in two strangers
 32 bits differ, give or take 4, so that fewer than 7 do so in one pair of 10^10."""
@@ -79,7 +85,7 @@ def difference_hash(image: Image.Image) -> np.uint64:
     """Return 64 bits that change little when a picture does: is it brighter to the right?"""
     small = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
     grey = np.asarray(small).astype(np.int16)
-    bits = (grey[:, 1:] > grey[:, :-1]).ravel()
+    bits = (grey[:, 1:] > grey[:, :-1] + STEP).ravel()
     return np.packbits(bits).view(np.uint64)[0]
 
 
@@ -88,6 +94,7 @@ def groups_alike(hashes: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> tuple[t
     leader = np.arange(len(hashes))
     for place in range(1, len(hashes)):
         near = np.bitwise_count(hashes[:place] ^ hashes[place]) <= ALIKE_BITS
+        near &= bool(np.bitwise_count(hashes[place]) >= FEWEST_BITS)
         joined = np.unique(leader[:place][near])
         if joined.size:  # all of these groups become that of the first
             leader[place] = joined[0]

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitscope.backbones.fetching import download_size, fetch, is_fetched
 from vitscope.backbones.settings import BackboneSettings
+from vitscope.backbones.zoo import ZOO
 from vitscope.embedded.files import shipped_sae
-from vitscope.errors import ConfigError, ImageSetError
+from vitscope.errors import BackboneError, ConfigError, ImageSetError, VitscopeError
 from vitscope.images.copies import make_copies
 from vitscope.images.duplicates import near_duplicates
 from vitscope.images.sources import ImageSettings, open_image_set
@@ -161,6 +163,27 @@ def plan_look(
             f"the run would lie among the photographs, in {out}; give another folder with --out"
         )
     return Looking(photographs, n_files, study, out, most)
+
+
+def download_bytes(model: str) -> int | None:
+    """Return how much :func:`fetch_model` will download, 0 where all is there, None if unknown."""
+    return download_size(model) if model in ZOO else 0
+
+
+def fetch_model(model: str) -> None:
+    """Fetch the weights of a backbone that has a name here, unless they are there.
+
+    Raises:
+        BackboneError: they cannot be fetched; the message says what runs without.
+    """
+    if model not in ZOO or is_fetched(model):
+        return
+    try:
+        fetch(model)
+    except VitscopeError as error:
+        raise BackboneError(
+            f"{error}. Without any network, `vitscope demo` shows the whole job on rendered scenes"
+        ) from None
 
 
 def _too_few(folder: Path, n: int) -> ImageSetError:
