@@ -109,17 +109,19 @@ def test_heic_without_its_extra_says_what_to_install(
     (tmp_path / "IMG_1.HEIC").write_bytes(encoded(scene(), HEIF))
     (tmp_path / "IMG_2.jpg").write_bytes(encoded(scene(), HEIF))  # as some programs export it
     monkeypatch.setattr(formats, "_registers_heif", lambda: False)
-    found = verify_images(
-        ImageFolder(tmp_path).refs, workers=1, max_pixels=PIL_PIXEL_LIMIT
-    )
+    found = verify_images(ImageFolder(tmp_path).refs, workers=1, max_pixels=PIL_PIXEL_LIMIT)
     assert not found.usable
     assert [image.reason for image in found.skipped] == [HEIF_MISSING] * 2
 
 
 def test_containers_are_told_apart_by_their_brands() -> None:
     def box(*brands: bytes) -> bytes:
-        return struct.pack(">I", 12 + 4 * len(brands)) + b"ftyp" + brands[0] + bytes(4) + b"".join(
-            brands[1:]
+        return (
+            struct.pack(">I", 12 + 4 * len(brands))
+            + b"ftyp"
+            + brands[0]
+            + bytes(4)
+            + b"".join(brands[1:])
         )
 
     assert format_of(box(b"heic", b"mif1")) == HEIF

@@ -27,7 +27,9 @@ def look_verb(
     model: Annotated[str, typer.Option(help="Backbone.")] = "focus-s",
     sae: Annotated[
         Path | None,
-        typer.Option(help="Folder of its SAE; default: the one in the package.", show_default=False),
+        typer.Option(
+            help="Folder of its SAE; default: the one in the package.", show_default=False
+        ),
     ] = None,
     most: Annotated[int, typer.Option(help="At most so many, evenly spread.", min=4)] = 1000,
     out: Out = None,

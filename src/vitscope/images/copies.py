@@ -31,9 +31,7 @@ QUALITY = 95
 """Of the copies, which are JPEG without subsampled colour."""
 
 
-def make_copies(
-    refs: Sequence[ImageRef], folder: Path, *, workers: int, max_pixels: int
-) -> int:
+def make_copies(refs: Sequence[ImageRef], folder: Path, *, workers: int, max_pixels: int) -> int:
     """Make ``folder`` hold every photograph under its id: a smaller copy, or a link to the file.
 
     A copy has its photograph's time of change; one that has it stands already. What else lies in

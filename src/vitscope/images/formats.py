@@ -10,19 +10,50 @@ from importlib.util import find_spec
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"]
-    + [".ppm", ".pgm", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"]
-    + [".heic", ".heif", ".hif"],
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".jpf",
+        ".jpx",
+        ".j2c",
+        ".jpc",
+        ".heic",
+        ".heif",
+        ".hif",
+    ]
 )
 """A file of a folder is a candidate by its suffix (any case); decoding then goes by content."""
 
-_CAMERA_RAW = "camera raw is not read; export it as JPEG or TIFF"
+_RAW_SUFFIXES = [
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".nef",
+    ".nrw",
+    ".arw",
+    ".raf",
+    ".orf",
+    ".rw2",
+    ".pef",
+    ".srw",
+    ".x3f",
+]
 UNREAD_SUFFIXES = {
-    **dict.fromkeys(
-        [".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef"]
-        + [".srw", ".x3f"],
-        _CAMERA_RAW,
-    ),
+    **dict.fromkeys(_RAW_SUFFIXES, "camera raw is not read; export it as JPEG or TIFF"),
     ".jxl": "JPEG XL is not read; export it as JPEG",
     ".psd": "a Photoshop document is not read; export it as PNG or JPEG",
     ".xcf": "a GIMP document is not read; export it as PNG or JPEG",
@@ -33,11 +64,60 @@ UNREAD_SUFFIXES = {
 then be decoded is a thumbnail: here the suffix decides."""
 
 OTHER_SUFFIXES = frozenset(
-    [".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".css", ".js"]
-    + [".toml", ".yaml", ".yml", ".ini", ".db", ".log", ".pdf", ".doc", ".docx", ".zip", ".gz"]
-    + [".tar", ".tgz", ".7z", ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mts"]
-    + [".mp3", ".m4a", ".wav", ".aae", ".xmp", ".thm", ".gpx", ".py", ".npy", ".npz", ".mat"]
-    + [".parquet", ".safetensors", ".pt", ".pth", ".bin", ".h5", ".part", ".tmp"],
+    [
+        ".txt",
+        ".md",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".html",
+        ".htm",
+        ".css",
+        ".js",
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".ini",
+        ".db",
+        ".log",
+        ".pdf",
+        ".doc",
+        ".docx",
+        ".zip",
+        ".gz",
+        ".tar",
+        ".tgz",
+        ".7z",
+        ".mp4",
+        ".mov",
+        ".m4v",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".3gp",
+        ".mts",
+        ".mp3",
+        ".m4a",
+        ".wav",
+        ".aae",
+        ".xmp",
+        ".thm",
+        ".gpx",
+        ".py",
+        ".npy",
+        ".npz",
+        ".mat",
+        ".parquet",
+        ".safetensors",
+        ".pt",
+        ".pth",
+        ".bin",
+        ".h5",
+        ".part",
+        ".tmp",
+    ]
 )
 """Never opened to see whether they are pictures after all."""
 

@@ -96,7 +96,7 @@ class Looking:
 
     @property
     def has_finished(self) -> bool:
-        """Whether all photographs were scored before; what changed since is seen to all the same."""
+        """Whether all were scored before; what changed since is redone all the same."""
         return RunDirectory(self.out).study.is_file() and Run(self.out).has("partition")
 
 
@@ -231,7 +231,7 @@ def look(
     photographs: Photographs,
     *,
     on_stage: OnStage | None = None,
-    on_first: Callable[[Path, int], None] = lambda page, n: None,
+    on_first: Callable[[Path, int], None] | None = None,
 ) -> Run:
     """Run the stages, the first part before all where there are many; return the run.
 
@@ -249,7 +249,9 @@ def look(
     models: Models | None = None
     if photographs.n_used >= FIRST_FROM and not looking.has_finished:
         models = _first_part(looking, on_stage)
-        on_first(write_first_page(looking.first, photographs.n_used), FIRST_PHOTOGRAPHS)
+        page = write_first_page(looking.first, photographs.n_used)
+        if on_first is not None:
+            on_first(page, FIRST_PHOTOGRAPHS)
     study = _of_copies(looking)
     backbone = None if models is None else models.backbone
     own = Models(study, RunDirectory(looking.out), backbone)

@@ -25,7 +25,7 @@ FEWEST_FOR_GROUPS = 10
 """Features a group must have for the groups to be compared."""
 
 DIFFERS_FROM, DIFFERS_CLEARLY_FROM = 0.6, 0.75
-"""Share of (global, local) pairs in which the global feature moves farther: 0.5 is no difference."""
+"""Shares of (global, local) pairs in which the global one moves farther; 0.5 is no difference."""
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,10 @@ def feature_rows(found: LookSummary) -> tuple[list[str], list[list[str]]]:
 def look_notes(found: LookSummary) -> list[str]:
     """Return how firm it is, a sentence or two a note."""
     return [
-        f"{found.n_scored:,} of {found.n_features:,} features have a score, {found.n_firing:,} fire "
-        f"at all. A score is a mean over {found.median_pairs:.0f} photographs (median), each in two "
-        f"views one patch apart; in {percent(found.missed_share)} of these pairs the feature went "
-        "out in one view.",
+        f"{found.n_scored:,} of {found.n_features:,} features have a score, {found.n_firing:,} "
+        f"fire at all. A score is a mean over {found.median_pairs:.0f} photographs (median), each "
+        f"in two views one patch apart; in {percent(found.missed_share)} of these pairs the "
+        "feature went out in one view.",
         _words(found),
         _groups(found),
         _halves(found),

@@ -71,7 +71,9 @@ class ImagesStage(Stage[ImagesResult]):
         rates = [images.decode_rate for images in verified.values() if images.decode_rate]
         job.rates["checked_images_per_s"] = round(min(rates), 1)
         counts = {split: len(images.usable) for split, images in verified.items()}
-        return ImagesResult(counts["train"], counts.get("eval"), len(_skipped(verified)), tuple(files))
+        return ImagesResult(
+            counts["train"], counts.get("eval"), len(_skipped(verified)), tuple(files)
+        )
 
     def headline(self, result: ImagesResult) -> list[tuple[str, str]]:
         """Return how many there are."""
