@@ -35,7 +35,7 @@ def write_scenes(folder: Path, n: int, side: int = 88) -> None:
 def holiday(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that such folders have, by true formats."""
     folder = tmp_path_factory.mktemp("look") / "holiday"
-    write_scenes(folder, 24)
+    write_scenes(folder, 12)
     first = Image.open(folder / "IMG_0.png")
     first.save(folder / "IMG_0.avif", quality=90)
     first.resize((400, 88)).save(folder / "panorama.jp2")
@@ -189,12 +189,12 @@ def test_the_first_part_leaves_a_page(
     monkeypatch.setattr(looking, "FIRST_PHOTOGRAPHS", 8)
     monkeypatch.setattr(looking, "FIRST_FEATURES", 400)
     assert FIRST_FROM > 12
-    write_scenes(vitscope.folder / "a <b> & c", 14)
+    write_scenes(vitscope.folder / "a <b> & c", 13)
     ended = vitscope("look", "a <b> & c", *MODEL)
     assert ended.code == 0, ended.err
     assert "a first look at 8 photographs" in ended.err
     page = (vitscope.folder / "runs" / "a--b----c" / "first" / "first-look.html").read_text()
-    assert "8 of 14 photographs" in page and "<svg" in page
+    assert "8 of 13 photographs" in page and "<svg" in page
     assert "a &lt;b&gt; &amp; c: a first look" in page and "<b>" not in page
 
 

@@ -9,49 +9,16 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".avif",
-        ".jp2",
-        ".j2k",
-        ".jpf",
-        ".jpx",
-        ".j2c",
-        ".jpc",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
-)
+IMAGE_SUFFIXES = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
+    ".pgm", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".heic", ".heif", ".hif",
+])  # fmt: skip
 """A file of a folder is a candidate by its suffix (any case); decoding then goes by content."""
 
 _RAW_SUFFIXES = [
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".crw",
-    ".nef",
-    ".nrw",
-    ".arw",
-    ".raf",
-    ".orf",
-    ".rw2",
-    ".pef",
-    ".srw",
-    ".x3f",
-]
+    ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef",
+    ".srw", ".x3f",
+]  # fmt: skip
 UNREAD_SUFFIXES = {
     **dict.fromkeys(_RAW_SUFFIXES, "camera raw is not read; export it as JPEG or TIFF"),
     ".jxl": "JPEG XL is not read; export it as JPEG",
@@ -63,62 +30,13 @@ UNREAD_SUFFIXES = {
 """Suffix -> why such a picture is not read. Camera raw passes for TIFF by content, and what would
 then be decoded is a thumbnail: here the suffix decides."""
 
-OTHER_SUFFIXES = frozenset(
-    [
-        ".txt",
-        ".md",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".jsonl",
-        ".xml",
-        ".html",
-        ".htm",
-        ".css",
-        ".js",
-        ".toml",
-        ".yaml",
-        ".yml",
-        ".ini",
-        ".db",
-        ".log",
-        ".pdf",
-        ".doc",
-        ".docx",
-        ".zip",
-        ".gz",
-        ".tar",
-        ".tgz",
-        ".7z",
-        ".mp4",
-        ".mov",
-        ".m4v",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".3gp",
-        ".mts",
-        ".mp3",
-        ".m4a",
-        ".wav",
-        ".aae",
-        ".xmp",
-        ".thm",
-        ".gpx",
-        ".py",
-        ".npy",
-        ".npz",
-        ".mat",
-        ".parquet",
-        ".safetensors",
-        ".pt",
-        ".pth",
-        ".bin",
-        ".h5",
-        ".part",
-        ".tmp",
-    ]
-)
+OTHER_SUFFIXES = frozenset([
+    ".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".css", ".js",
+    ".toml", ".yaml", ".yml", ".ini", ".db", ".log", ".pdf", ".doc", ".docx", ".zip", ".gz",
+    ".tar", ".tgz", ".7z", ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mts",
+    ".mp3", ".m4a", ".wav", ".aae", ".xmp", ".thm", ".gpx", ".py", ".npy", ".npz", ".mat",
+    ".parquet", ".safetensors", ".pt", ".pth", ".bin", ".h5", ".part", ".tmp",
+])  # fmt: skip
 """Never opened to see whether they are pictures after all."""
 
 HEAD_BYTES = 64
