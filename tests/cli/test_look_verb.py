@@ -148,7 +148,7 @@ def test_too_few_photographs_and_other_mistakes_are_one_line(vitscope: CommandLi
         (["nowhere"], "does not exist"),
         (["empty"], "holds no images"),
         (["three"], "three has 3 photographs to look at; a feature gets a score from 4"),
-        (["bad"], "bad has 3 photographs to look at"),
+        (["bad"], "bad has 3 photographs to look at (2 files left out: "),
         (["three/IMG_0.png"], "is a file; give the folder"),
         (["bad", "--out", "bad/run"], "would lie among the photographs"),
         (["bad", "--sae", "gone"], "gone"),

@@ -15,7 +15,7 @@ from vitscope.backbones.fetching import download_size, fetch, is_fetched
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.zoo import ZOO
 from vitscope.embedded.files import shipped_sae
-from vitscope.errors import BackboneError, ConfigError, ImageSetError, VitscopeError
+from vitscope.errors import BackboneError, ConfigError, ImageSetError, SaeError, VitscopeError
 from vitscope.images.copies import make_copies
 from vitscope.images.duplicates import near_duplicates
 from vitscope.images.sources import ImageSettings, open_image_set
@@ -23,6 +23,7 @@ from vitscope.images.verify import VerifiedImages
 from vitscope.look.first_page import write_first_page
 from vitscope.pipeline import OnStage, run_study
 from vitscope.run import Run
+from vitscope.sae.formats.hub import is_hub_address
 from vitscope.sae.settings import SaeSettings
 from vitscope.scope.settings import OutlierSettings, ScopeSettings
 from vitscope.store.run_directory import RunDirectory
@@ -137,11 +138,13 @@ def plan_look(
 
     Raises:
         ImageSetError: no folder, or too few pictures in it.
-        SaeError: no SAE comes with the package for this model.
+        SaeError: no SAE comes with the package for this model, or ``sae`` is not there.
         ConfigError: the run directory would lie among the photographs.
     """
     if photographs.is_file():
         raise ImageSetError(f"{photographs} is a file; give the folder of the photographs")
+    if sae is not None and not (is_hub_address(sae) or sae.expanduser().exists()):
+        raise SaeError(f"--sae {sae} does not exist; give the folder of an SAE")
     n_files = len(open_image_set(photographs, limit=most))
     if n_files < FEWEST_PHOTOGRAPHS:
         raise _too_few(photographs, n_files)
@@ -186,11 +189,11 @@ def fetch_model(model: str) -> None:
         ) from None
 
 
-def _too_few(folder: Path, n: int) -> ImageSetError:
+def _too_few(folder: Path, n: int, skipped: str = "") -> ImageSetError:
     found = "1 photograph" if n == 1 else f"{n} photographs"
     return ImageSetError(
-        f"{folder} has {found} to look at; a feature gets a score from {MIN_PAIRS} or more: give "
-        f"{FEWEST_PHOTOGRAPHS} at least, better some hundred"
+        f"{folder} has {found} to look at{skipped}; a feature gets a score from {MIN_PAIRS} or "
+        f"more: give {FEWEST_PHOTOGRAPHS} at least, better some hundred"
     )
 
 
@@ -206,7 +209,8 @@ def read_photographs(looking: Looking, on_stage: OnStage | None = None) -> Photo
     run_study(_of_copies(looking), looking.out, only=["images"], on_stage=on_stage)
     found = Run(looking.out).verified()
     if len(found.usable) < FEWEST_PHOTOGRAPHS:
-        raise _too_few(looking.photographs, len(found.usable))
+        why = f" ({len(found.skipped)} files left out: {looking.out / 'skipped.csv'})"
+        raise _too_few(looking.photographs, len(found.usable), why if found.skipped else "")
     groups = near_duplicates(found.usable, workers=images.workers, max_pixels=images.max_pixels)
     return Photographs(
         n_used=len(found.usable),
