@@ -14,7 +14,7 @@ ORDER = [
     *("distributed", "store"),
     *("embedded", "images", "backbones", "tokens", "sae", "transport", "scope"),
     *("removal", "probes", "study", "stages", "run", "figures", "report", "pipeline", "explorer"),
-    *("compare", "publish", "notebook", "selfcheck", "demo", "paper", "cli", "__main__"),
+    *("compare", "publish", "notebook", "look", "selfcheck", "demo", "paper", "cli", "__main__"),
 ]
 """Folders and files of the package, bottom to top: each imports only from those before it."""
 

@@ -20,6 +20,7 @@ from vitscope.cli.console import (
     print_title,
     print_to_keep,
 )
+from vitscope.cli.look import looking
 from vitscope.cli.reproduce import reproduction
 from vitscope.cli.results import result_verbs
 from vitscope.cli.running import (
@@ -215,6 +216,7 @@ def instability(
         print_to_keep(study, changed)
 
 
+app.add_typer(looking)
 app.add_typer(backbones)
 app.add_typer(saes)
 app.add_typer(result_verbs)

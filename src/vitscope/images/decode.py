@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vitscope.errors import ImageSetError, VitscopeError
+from vitscope.images.formats import HEAD_BYTES, PIL_FORMATS, pil_formats
 
 PIL_PIXEL_LIMIT = 178_956_970
 """What PIL itself refuses to exceed, twice ``Image.MAX_IMAGE_PIXELS``: half a gibibyte of RGB."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Read by content, whatever the suffix; PIL's others may run programs (EPS) or are never photos."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -121,7 +119,10 @@ def opened_image(source: bytes | Path, max_pixels: int = PIL_PIXEL_LIMIT) -> Gen
     _silence_pil()
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=_FORMATS) as image:
+        formats, unread = _formats_of(source)
+        if unread is not None:
+            raise UnreadableImageError(unread)
+        with Image.open(file, formats=formats) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UnreadableImageError(
@@ -140,6 +141,11 @@ def opened_image(source: bytes | Path, max_pixels: int = PIL_PIXEL_LIMIT) -> Gen
         message = str(error) or type(error).__name__
         kind = "truncated" if "truncated" in message.lower() else "damaged"
         raise UnreadableImageError(f"{kind}: {message}") from error
+
+
+def _formats_of(source: bytes | Path) -> tuple[tuple[str, ...], str | None]:
+    """Return what PIL may try, and why not; a file of labels is in one of PIL's own formats."""
+    return pil_formats(source[:HEAD_BYTES]) if isinstance(source, bytes) else (PIL_FORMATS, None)
 
 
 @contextmanager

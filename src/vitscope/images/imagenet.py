@@ -13,7 +13,8 @@ from PIL import Image
 
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import decode_labelled
-from vitscope.images.listing import IMAGE_SUFFIXES, listing_checksum, natural_key, read_lines
+from vitscope.images.formats import IMAGE_SUFFIXES
+from vitscope.images.listing import listing_checksum, natural_key, read_lines
 from vitscope.images.matlab import read_matlab
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"

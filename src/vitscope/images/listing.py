@@ -11,13 +11,11 @@ from typing import Any, cast
 from natsort import natsort_keygen
 
 from vitscope.errors import ImageSetError
+from vitscope.images.formats import IMAGE_SUFFIXES, is_candidate
 from vitscope.store.atomic import bytes_checksum
 
-IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"],
-)
-"""A file of a folder is a candidate by its suffix (any case); decoding then goes by content."""
-
+NEVER_ENTERED = frozenset(["__MACOSX", "@eaDir"])
+"""Folders that machines put beside photographs: copies of names, thumbnails."""
 
 _natural = cast(Callable[[str], tuple[Any, ...]], natsort_keygen())
 _natural_folder = lru_cache(maxsize=4096)(_natural)
@@ -59,7 +57,7 @@ def _stable_id(file: Path, root: Path) -> str:
 
 def _candidates_of_folder(root: Path) -> list[Path]:
     files = _walk(root)
-    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    found = [file for file in files if is_candidate(file)]
     if not found:
         raise ImageSetError(f"{root} holds no images: {_suffix_census(files)}")
     return found
@@ -80,7 +78,7 @@ def _walk(root: Path) -> list[Path]:
             entered.add((state.st_dev, state.st_ino))
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.name.startswith("."):
+                    if entry.name.startswith(".") or entry.name in NEVER_ENTERED:
                         continue
                     if entry.is_dir():
                         (linked if entry.is_symlink() else real).append(folder / entry.name)
@@ -106,7 +104,7 @@ def _candidates_of_list(path: Path) -> list[Path]:
         raise ImageSetError(f"{path} holds NUL characters; a text file of image paths has none")
     stripped = (line.strip() for line in lines)
     files = [path.parent / line for line in stripped if line and not line.startswith("#")]
-    if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+    if not any(map(is_candidate, files)):
         raise ImageSetError(f"{path} lists no images: {_suffix_census(files)}")
     if not any(file.exists() for file in files):
         raise ImageSetError(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self, final
+from typing import Literal, Self, final
 from urllib.parse import parse_qsl
 
 from PIL import Image
@@ -54,6 +54,9 @@ class ImageSettings(Settings):
 
     max_pixels: int = Field(default=PIL_PIXEL_LIMIT, ge=1, le=PIL_PIXEL_LIMIT)
     """An image with more pixels is skipped as a decompression bomb."""
+
+    duplicates: Literal["keep", "once"] = "keep"
+    """Files with the same bytes: all are used, or the first alone, and the others are skipped."""
 
     workers: int = Field(default=0, ge=0)
     """Decoding threads; 0 takes one per core."""

@@ -15,6 +15,7 @@ import numpy as np
 from vitscope.embedded.scene import scene_address
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError, check_bytes, read_file
+from vitscope.images.formats import unread_by_suffix
 from vitscope.images.loading import ordered_map, worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
@@ -129,6 +130,9 @@ def _check(ref: ImageRef, *, max_pixels: int) -> _Checked | SkippedImage:
         str(ref.path).encode()
     except UnicodeEncodeError:  # it could not be written to a table and found again
         return SkippedImage(ref.id, "its name is not valid UTF-8; rename it")
+    unread = unread_by_suffix(ref.path)
+    if unread is not None:
+        return SkippedImage(ref.id, unread)
     try:
         data = read_file(ref.path)
         size = check_bytes(data, max_pixels=max_pixels)

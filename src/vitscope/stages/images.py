@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vitscope.distributed import current_ranks, leave_unless_rank_0, part_of
+from vitscope.images.duplicates import without_duplicates
 from vitscope.images.sources import ImageSet
 from vitscope.images.verify import (
+    SkippedImage,
     VerifiedImages,
     check_skips,
     joined,
@@ -44,8 +46,7 @@ class ImagesStage(Stage[ImagesResult]):
 
     def settings(self, job: Job) -> Mapping[str, Any]:
         """Return what makes an image unusable."""
-        settings = job.study.images
-        return {"max_skipped": settings.max_skipped, "max_pixels": settings.max_pixels}
+        return job.study.images.model_dump(include={"max_skipped", "max_pixels", "duplicates"})
 
     def inputs(self, job: Job) -> Mapping[str, str]:
         """Return the hash of every listing, and where they lie: the tables lead there."""
@@ -57,17 +58,22 @@ class ImagesStage(Stage[ImagesResult]):
         checked = {split: _check(job, found) for split, found in _image_sets(job).items()}
         leave_unless_rank_0()
         verified = {split: joined(parts) for split, parts in checked.items()}
-        skipped = [bad for images in verified.values() for bad in images.skipped]
-        write_skipped(job.run.skipped, skipped)
+        write_skipped(job.run.skipped, _skipped(verified))  # before they are refused
+        for images in verified.values():
+            check_skips(images, job.study.images.max_skipped)
+        if job.study.images.duplicates == "once":
+            verified = {split: without_duplicates(images) for split, images in verified.items()}
+            write_skipped(job.run.skipped, _skipped(verified))
         files = [job.run.skipped]
         for split, images in verified.items():
-            check_skips(images, job.study.images.max_skipped)
             write_image_table(job.run.images(split), images)
             files.append(job.run.images(split))
         rates = [images.decode_rate for images in verified.values() if images.decode_rate]
         job.rates["checked_images_per_s"] = round(min(rates), 1)
         counts = {split: len(images.usable) for split, images in verified.items()}
-        return ImagesResult(counts["train"], counts.get("eval"), len(skipped), tuple(files))
+        return ImagesResult(
+            counts["train"], counts.get("eval"), len(_skipped(verified)), tuple(files)
+        )
 
     def headline(self, result: ImagesResult) -> list[tuple[str, str]]:
         """Return how many there are."""
@@ -75,6 +81,10 @@ class ImagesStage(Stage[ImagesResult]):
         text += "" if result.n_eval is None else f", {result.n_eval} eval"
         text += f", {result.n_skipped} skipped (skipped.csv)" if result.n_skipped else ""
         return [("images", text)]
+
+
+def _skipped(verified: Mapping[str, VerifiedImages]) -> list[SkippedImage]:
+    return [bad for images in verified.values() for bad in images.skipped]
 
 
 def _image_sets(job: Job) -> dict[str, ImageSet]:

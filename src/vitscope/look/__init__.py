@@ -1,0 +1,1 @@
+"""A folder of photographs taken apart in one command (`vitscope look`)."""
