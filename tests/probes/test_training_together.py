@@ -15,9 +15,9 @@ from vitscope.probes.heads import Heads, Trial, draw_trials
 from vitscope.probes.objectives import (
     Classification,
     Depth,
-    PixelMaps,
     Segmentation,
 )
+from vitscope.probes.pixels import PixelMaps
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,
