@@ -246,28 +246,41 @@ class _CompiledReader:
     def read(self, maps: slice) -> tuple[Tensor, Tensor]:
         """Return log Σ eᶻ and the mean of the centres."""
         total, weighted, shift = self._sums(maps)
-        return shift + total.log(), weighted / total
+        return self._read(total, weighted, shift)
 
     def losses(self, maps: slice, loss_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Return the losses of maps, and keep the gradient of their logits."""
         assert self.gradient is not None
         total, weighted, shift = self._sums(maps)
+        read = [value.requires_grad_() for value in self._read(total, weighted, shift)]
         with torch.enable_grad():
-            log_sum = (shift + total.log()).requires_grad_()
-            mean = (weighted / total).requires_grad_()
-            found = loss_of(log_sum, mean)
+            found = loss_of(read[0], read[1])
             of_log, of_mean = torch.autograd.grad(
-                found.sum(), (log_sum, mean), allow_unused=True, materialize_grads=True
+                found.sum(), read, allow_unused=True, materialize_grads=True
             )
-        slope, constant = of_mean / total, torch.addcmul(of_log, of_mean, mean, value=-1) / total
-        lines = (slope.detach().numpy(), constant.detach().numpy())
+        if len(self.centres):
+            constant = torch.addcmul(of_log, of_mean, read[1].detach(), value=-1).div_(total)
+            slope = of_mean / total
+        else:
+            slope = constant = of_log / total
+        lines = (slope.numpy(), constant.numpy())
         self._in_threads(self.sums.pull_back, maps, *lines, after=(self.gradient,))
         return found.detach()
 
+    def _read(self, total: Tensor, weighted: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        log_sum = total.log().add_(shift)
+        if not len(self.centres):
+            return log_sum, torch.zeros(1, 1, 1).expand_as(log_sum).detach()
+        return log_sum, weighted / total
+
     def _sums(self, maps: slice) -> tuple[Tensor, Tensor, Tensor]:
-        found = torch.zeros(3, maps.stop - maps.start, self.side, self.side)
-        self._in_threads(self.sums.sum_up, maps, *found.numpy())
-        return found[0], found[1], found[2]
+        """Return Σ eᶻ⁻ˢ, Σ centre·eᶻ⁻ˢ (the former again, without centres) and the shift s."""
+        shape = (maps.stop - maps.start, self.side, self.side)
+        total, shift = torch.empty(shape), torch.empty(shape)
+        weighted = torch.empty(shape) if len(self.centres) else total
+        arrays = [array.numpy() for array in (total, weighted, shift)]
+        self._in_threads(self.sums.sum_up, maps, *arrays)
+        return total, weighted, shift
 
     def _in_threads(
         self, work: Callable[..., None], maps: slice, *own: Any, after: tuple[Any, ...] = ()
