@@ -119,7 +119,7 @@ def span_limit(axis: Axis) -> np.float32:
 
 
 @intrinsic
-def _power_of_two(_: Any, rounded: Any) -> Any:
+def _power_of_two(_: Any, rounded: Any) -> Any:  # noqa: ARG001 (typed by numba)
     """Return 2ⁿ of n + 1.5 · 2²³: its last bits are n, which become the exponent's."""
 
     def build(_: Any, builder: Any, __: Any, values: Any) -> Any:

@@ -307,7 +307,8 @@ class _CompiledReader:
 def _compiled_sums() -> Any:
     """Return the module of compiled sums; None where numba cannot be imported."""
     try:
-        from vitscope.probes import pixel_sums
+        # not at the top: numba takes a while to import, and may be missing
+        from vitscope.probes import pixel_sums  # noqa: PLC0415
     except ImportError:
         return None
     return pixel_sums
