@@ -55,7 +55,7 @@ class Axis(NamedTuple):
     Attributes:
         low, high: patches on both sides; equal beyond the outermost centres.
         first: first pixel of each cell.
-        count: pixels in it.
+        pixels: how many it has.
         weight: of ``high``, for every pixel, [S].
         step: what the weight grows by from pixel to pixel within a cell.
     """
@@ -63,7 +63,7 @@ class Axis(NamedTuple):
     low: Whole
     high: Whole
     first: Whole
-    count: Whole
+    pixels: Whole
     weight: Singles
     step: np.float32
 
@@ -139,12 +139,12 @@ def _exp(x: np.float32) -> np.float32:
     n = rounded - _ROUND
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
     s = ((((_C6 * r + _C5) * r + _C4) * r + _C3) * r + _C2) * r + _ONE
-    return (s * r + _ONE) * _power_of_two(rounded)
+    return (s * r + _ONE) * _power_of_two(rounded)  # pyright: ignore[reportCallIssue]
 
 
 @compiled
 def _room(grid: int, n_classes: int, rows: Axis, columns: Axis) -> _Room:
-    high, wide = rows.count.max(), columns.count.max()
+    high, wide = rows.pixels.max(), columns.pixels.max()
     return _Room(
         np.zeros((2, grid, n_classes, LANES), np.float32),
         np.zeros((2, grid, LANES), np.float32),
@@ -279,19 +279,20 @@ def _sum_up(
         shift: of the same shape.
     """
     rows, n_classes = columns, logits.shape[4]
-    room = _room(columns.high.max() + 1, n_classes, rows, columns)
+    grid = int(np.sqrt(logits.shape[2]) + 0.5)  # not the last patch read: few pixels skip some
+    room = _room(grid, n_classes, rows, columns)
     for start in range(first, last, LANES):
         stop, out = min(start + LANES, last), start - first
         room.held[:] = -1
         for y in range(len(rows.low)):
             _load_row(logits, start, stop, rows.low[y], room)
             _load_row(logits, start, stop, rows.high[y], room)
-            ys = slice(rows.first[y], rows.first[y] + rows.count[y])
-            ty, n = rows.weight[ys], rows.count[y]
+            ys = slice(rows.first[y], rows.first[y] + rows.pixels[y])
+            ty, n = rows.weight[ys], rows.pixels[y]
             for x in range(len(columns.low)):
                 corner = (rows.low[y] % 2, rows.high[y] % 2, columns.low[x], columns.high[x])
-                xs = slice(columns.first[x], columns.first[x] + columns.count[x])
-                tx, wide = columns.weight[xs], columns.count[x]
+                xs = slice(columns.first[x], columns.first[x] + columns.pixels[x])
+                tx, wide = columns.weight[xs], columns.pixels[x]
                 tame = _is_tame(room, limit, *corner)
                 _start(room, corner, ty[0], tx[0], columns.step, tame)
                 if not tame:
@@ -387,7 +388,8 @@ def _pull_back(
         gradient: as ``logits``; the maps that are done are filled.
     """
     rows, n_classes = columns, logits.shape[4]
-    room = _room(columns.high.max() + 1, n_classes, rows, columns)
+    grid = int(np.sqrt(logits.shape[2]) + 0.5)  # not the last patch read: few pixels skip some
+    room = _room(grid, n_classes, rows, columns)
     found = np.zeros_like(room.rows)
     for start in range(first, last, LANES):
         stop, own = min(start + LANES, last), start - first
@@ -396,12 +398,12 @@ def _pull_back(
         for y in range(len(rows.low)):
             _load_row(logits, start, stop, rows.low[y], room)
             _load_row(logits, start, stop, rows.high[y], room)
-            ys = slice(rows.first[y], rows.first[y] + rows.count[y])
-            ty, n = rows.weight[ys], rows.count[y]
+            ys = slice(rows.first[y], rows.first[y] + rows.pixels[y])
+            ty, n = rows.weight[ys], rows.pixels[y]
             for x in range(len(columns.low)):
                 corner = (rows.low[y] % 2, rows.high[y] % 2, columns.low[x], columns.high[x])
-                xs = slice(columns.first[x], columns.first[x] + columns.count[x])
-                tx, wide = columns.weight[xs], columns.count[x]
+                xs = slice(columns.first[x], columns.first[x] + columns.pixels[x])
+                tx, wide = columns.weight[xs], columns.pixels[x]
                 tame = _is_tame(room, limit, *corner)
                 _start(room, corner, ty[0], tx[0], columns.step, tame)
                 if not tame:

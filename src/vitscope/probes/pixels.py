@@ -156,7 +156,7 @@ class _LossesInPieces(torch.autograd.Function):
     ) -> Tensor:
         logits = logits.contiguous()
         _, n_images, _, n_heads, _ = logits.shape
-        gradient = torch.empty_like(logits)
+        gradient = torch.zeros_like(logits)  # a patch that no pixel reads has none
         reader = maps.reader(logits, centres, gradient)
         found: list[Tensor] = []
         for some in maps.pieces(logits, reader):
