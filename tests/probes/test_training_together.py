@@ -11,13 +11,13 @@ from tests.probes.probe_reference import LabelledFeatures, cached, depth_of, tra
 
 from vitscope.probes import training as checkpoint_module
 from vitscope.probes.features import epoch_order
-from vitscope.probes.heads import Heads, Trial, draw_trials
+from vitscope.probes.heads import HeadInput, Heads, Trial, draw_trials
 from vitscope.probes.objectives import (
     Classification,
     Depth,
-    PixelMaps,
     Segmentation,
 )
+from vitscope.probes.pixels import PixelMaps
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,
@@ -89,7 +89,7 @@ def test_every_head_has_the_curve_and_the_outputs_of_a_probe_alone(make, head) -
     together = train_together(features, task, head, trials)
     assert not together.diverged.any() and together.losses.shape == (EPOCHS, 2, 3)
     batch = features.batch(torch.arange(N))
-    logits = together.logits(batch.features)
+    logits = together.logits(batch)
     curves: list[list[float]] = []
     for variant in range(2):
         for column, trial in enumerate(trials):
@@ -125,7 +125,7 @@ def test_scores_are_those_of_the_pixels(make: Any) -> None:
     trained = train_together(features, task, head, trials)
     found = score_heads(trained, features, task, batch_size=5)
     batch = features.batch(torch.arange(N))
-    logits = trained.logits(batch.features)
+    logits = trained.logits(batch)
     for variant in range(2):
         for column in range(2):
             maps = logits[variant, :, :, column].mT.unflatten(2, (3, 3))
@@ -187,10 +187,10 @@ def test_a_learned_scaling_folded_into_the_weights_is_the_scaling() -> None:
     x, of_logits = normal(2, 7, 5).detach(), normal(2, 7, 3, 4).detach()
     scaled = torch.einsum("vnd,vhd->vnhd", x, gain) + shift.unsqueeze(1)
     slow = torch.einsum("vnhd,vdhc->vnhc", scaled, heads.weight) + heads.bias.unsqueeze(1)
-    torch.testing.assert_close(heads.logits(x), slow)
+    torch.testing.assert_close(heads.logits(HeadInput(x)), slow)
     parameters = [value for value, _ in heads.parameters()]
     expected = torch.autograd.grad(slow, parameters, of_logits)
-    found = torch.autograd.grad(heads.logits(x), parameters, of_logits)
+    found = torch.autograd.grad(heads.logits(HeadInput(x)), parameters, of_logits)
     for value, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(value, wanted)
 

@@ -318,12 +318,23 @@ class FeatureBatch:
     """Some images.
 
     Attributes:
-        features: per variant, in fp32; classification has one position per image, P = 1.
+        patches: per variant, in fp32; classification has one position per image, P = 1.
+        token: set beside every patch token of its image, in every variant; None where there is
+            none.
         target: label, mask or depth map of each.
     """
 
-    features: Float[Tensor, "V B P d"]
+    patches: Float[Tensor, "V B P d"]
+    token: Float[Tensor, "B e"] | None
     target: Tensor
+
+    @property
+    def features(self) -> Float[Tensor, "V B P w"]:
+        """Both side by side, w = d + e: what the heads read, here written out."""
+        if self.token is None:
+            return self.patches
+        beside = self.token[None, :, None].expand(*self.patches.shape[:3], -1)
+        return torch.cat([self.patches, beside], -1)
 
 
 class LabelledFeatures:
@@ -360,14 +371,13 @@ class LabelledFeatures:
 
     def batch(self, rows: Tensor) -> FeatureBatch:
         """Return the images at ``rows`` [B], int64 on the CPU, ascending."""
-        features = torch.stack([self._take(name, rows).float() for name in self.variants])
-        if features.ndim == 3:
-            features = features.unsqueeze(2)
-        for name in self._token():
-            token = self._take(name, rows).float()[None, :, None]
-            features = torch.cat([features, token.expand(*features.shape[:3], -1)], -1)
+        patches = torch.stack([self._take(name, rows).float() for name in self.variants])
+        if patches.ndim == 3:
+            patches = patches.unsqueeze(2)
+        tokens = [self._take(name, rows).float() for name in self._token()]
         target = self._take(TARGET, rows)
-        return FeatureBatch(features, target.long() if target.dtype == torch.uint8 else target)
+        truth = target.long() if target.dtype == torch.uint8 else target
+        return FeatureBatch(patches, tokens[0] if tokens else None, truth)
 
     def _token(self) -> tuple[str, ...]:
         return (IMAGE_TOKEN,) if IMAGE_TOKEN in self._shards[0] else ()

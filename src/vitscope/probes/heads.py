@@ -87,14 +87,19 @@ class Heads:
             found += [(self.gain, 1), (self.shift, 1)]
         return found
 
-    def logits(self, x: Float[Tensor, "V N d"]) -> Float[Tensor, "V N h C"]:
-        """Return what every head makes of the (normalised) features ``x`` of its variant."""
+    def logits(self, seen: "HeadInput") -> Float[Tensor, "V N h C"]:
+        """Return what every head makes of the (normalised) features of its variant."""
         weight, bias = self.weight, self.bias
         if self.gain is not None and self.shift is not None:
             # the learned scaling is linear too: folded in, all heads still share their input
             weight = weight * self.gain.transpose(1, 2).unsqueeze(-1)
             bias = bias + torch.einsum("vhd,vdhc->vhc", self.shift, self.weight)
-        flat = torch.baddbmm(bias.flatten(1).unsqueeze(1), x, weight.flatten(2))
+        weight = weight.flatten(2)
+        if seen.rows is not None:
+            n_patch = weight.shape[1] - seen.rows.shape[2]
+            of_patch, of_token = weight.split([n_patch, seen.rows.shape[2]], 1)
+            weight = torch.cat([of_patch, seen.rows @ of_token], 1)
+        flat = torch.baddbmm(bias.flatten(1).unsqueeze(1), seen.x, weight)
         return flat.unflatten(2, self.bias.shape[1:])
 
     def leaves(self) -> "Heads":
@@ -170,15 +175,16 @@ class Descent:
         """Take one step; ``schedule`` multiplies every learning rate.
 
         Args:
-            gradients: of every parameter, in the order of ``Heads.parameters``.
+            gradients: of every parameter, in the order of ``Heads.parameters``; overwritten.
             schedule: of this step.
         """
         rates = self.learning_rate * schedule
         three = zip(self.heads.parameters(), self.velocity.parameters(), gradients, strict=True)
         for (value, axis), (velocity, _), gradient in three:
             per_head = [-1 if a == axis else 1 for a in range(value.ndim)]
-            decayed = torch.addcmul(gradient, value, self.weight_decay.view(per_head))
-            velocity.mul_(self.momentum).add_(decayed)
+            # in place: with thousands of outputs these arrays are large, and their memory is slow
+            gradient.addcmul_(value, self.weight_decay.view(per_head))
+            torch.add(gradient, velocity, alpha=self.momentum, out=velocity)
             value.addcmul_(velocity, rates.view(per_head), value=-1)
 
     def retire(self, dead: Tensor) -> None:
@@ -189,12 +195,30 @@ class Descent:
                 value.masked_fill_(mask.view(*mask.shape, *[1] * (value.ndim - mask.ndim)), 0.0)
 
 
+@dataclass(frozen=True)
+class HeadInput:
+    """Normalised features of V variants, factored where a token stands beside every patch.
+
+    A token of e numbers is the same for all P patches of its image, and after a norm still spans
+    few directions: the features are [x₁ | m·rows], and a head w = [w₁ | w₂] makes
+    x₁·w₁ + m·(rows·w₂) of them. So w₂ meets r rows in place of B·P, and x = [x₁ | m] is all that
+    meets the heads, d + r columns wide in place of d + e.
+
+    Attributes:
+        x: [x₁ | m], or the features themselves where nothing is factored.
+        rows: directions of the tokens, [V, r, e].
+    """
+
+    x: Float[Tensor, "V N k"]
+    rows: Float[Tensor, "V r e"] | None = None
+
+
 class Normaliser:
-    """What comes before the linear layers, on features [V, N, d]; its learned scaling is theirs.
+    """What comes before the linear layers; its learned scaling is theirs.
 
     Attributes:
         kind: none, layer or batch.
-        mean: running mean of batch norm, [V, d].
+        mean: running mean of batch norm, [V, d + e].
         variance: its running variance, unbiased.
     """
 
@@ -203,24 +227,83 @@ class Normaliser:
         self.mean = torch.zeros(n_variants, width, device=device)
         self.variance = torch.ones(n_variants, width, device=device)
 
-    def train(self, x: Float[Tensor, "V N d"]) -> Float[Tensor, "V N d"]:
+    def train(
+        self, patches: Float[Tensor, "V B P d"], token: Float[Tensor, "B e"] | None = None
+    ) -> HeadInput:
         """Normalise a training batch, batch norm by the batch's own mean and variance."""
         if self.kind != "batch":
-            return self.evaluate(x)
-        variance, mean = torch.var_mean(x, 1, correction=0)
-        unbiased = variance * (x.shape[1] / max(x.shape[1] - 1, 1))
+            return self.evaluate(patches, token)
+        variance, mean = torch.var_mean(patches.flatten(1, 2), 1, correction=0)
+        if token is not None:  # every image has as many patches: over images is over tokens
+            of_token = torch.var_mean(token, 0, correction=0)
+            wide = [value.expand(len(patches), -1) for value in of_token]
+            variance, mean = torch.cat([variance, wide[0]], 1), torch.cat([mean, wide[1]], 1)
+        n = patches.shape[1] * patches.shape[2]
         self.mean.lerp_(mean, RUNNING_SHARE)
-        self.variance.lerp_(unbiased, RUNNING_SHARE)
-        return _standardised(x, mean, variance)
+        self.variance.lerp_(variance * (n / max(n - 1, 1)), RUNNING_SHARE)
+        return _standardised(patches, token, mean, variance)
 
-    def evaluate(self, x: Float[Tensor, "V N d"]) -> Float[Tensor, "V N d"]:
+    def evaluate(
+        self, patches: Float[Tensor, "V B P d"], token: Float[Tensor, "B e"] | None = None
+    ) -> HeadInput:
         """Normalise without learning, batch norm by what was seen in training."""
-        if self.kind == "none":
-            return x
+        if self.kind == "batch":
+            return _standardised(patches, token, self.mean, self.variance)
         if self.kind == "layer":
-            return layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
-        return _standardised(x, self.mean, self.variance)
+            return _layer_normed(patches, token)
+        if token is None:
+            return HeadInput(patches.flatten(1, 2))
+        rows = token.expand(len(patches), -1, -1)
+        return _factored(patches, torch.ones_like(patches[..., :1]), rows)
 
 
-def _standardised(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    return (x - mean.unsqueeze(1)) * (variance + NORM_EPSILON).rsqrt().unsqueeze(1)
+def _standardised(
+    patches: Tensor, token: Tensor | None, mean: Tensor, variance: Tensor
+) -> HeadInput:
+    d, scale = patches.shape[-1], (variance + NORM_EPSILON).rsqrt().unsqueeze(1)
+    flat = (patches.flatten(1, 2) - mean[:, None, :d]) * scale[..., :d]
+    if token is None:
+        return HeadInput(flat)
+    rows = (token - mean[:, None, d:]) * scale[..., d:]
+    return _factored(flat.view_as(patches), torch.ones_like(patches[..., :1]), rows)
+
+
+def _layer_normed(patches: Tensor, token: Tensor | None) -> HeadInput:
+    """Layer norm over patch token and token together.
+
+    With the mean μ and the inverse deviation s of a position, its token becomes s·token - s·μ·1:
+    one row an image, and one of ones.
+    """
+    if token is None:
+        return HeadInput(layer_norm(patches, patches.shape[-1:], eps=NORM_EPSILON).flatten(1, 2))
+    d, e = patches.shape[-1], token.shape[-1]
+    var_p, mean_p = torch.var_mean(patches, -1, correction=0, keepdim=True)
+    var_t, mean_t = (v[:, None] for v in torch.var_mean(token, -1, correction=0, keepdim=True))
+    share = d / (d + e)
+    mean = share * mean_p + (1 - share) * mean_t
+    # within both parts, and between their means
+    between = share * (1 - share) * (mean_p - mean_t).square()
+    scale = (share * var_p + (1 - share) * var_t + between + NORM_EPSILON).rsqrt()
+    rows = torch.cat([token, torch.ones_like(token[:1])]).expand(len(patches), -1, -1)
+    return _factored((patches - mean) * scale, scale, rows, -scale * mean)
+
+
+def _factored(
+    patches: Float[Tensor, "V B P d"],
+    scale: Float[Tensor, "V B P 1"],
+    rows: Float[Tensor, "V r e"],
+    last: Float[Tensor, "V B P 1"] | None = None,
+) -> HeadInput:
+    """Return [patches | m] and ``rows``: m has ``scale`` in the column of the patch's image.
+
+    Args:
+        patches: normalised.
+        scale: of the token of a patch's image.
+        rows: one an image, and one more where there is ``last``.
+        last: of the last row.
+    """
+    own = torch.eye(patches.shape[1], device=patches.device)[None, :, None]
+    parts = [patches, scale * own]
+    if last is not None:
+        parts.append(last)
+    return HeadInput(torch.cat(parts, -1).flatten(1, 2), rows)

@@ -1,26 +1,18 @@
 """What a task asks of its heads: a loss that heads descend, and a score that chooses among them.
 
 Axes beside those of ``axes``: V variants of the tokens, P positions, h heads of a variant, C
-outputs of a head, K = V·h·B maps, S pixels a side.
+outputs of a head, S pixels a side.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import cross_entropy
 
 from vitscope.axes import Float, Int64
-
-CPU_BYTES = 1 << 24
-"""On a CPU, maps are worked on in pieces that stay in its caches: twice as fast as all at once."""
-
-FLOATS_PER_LOGIT = 4
-"""Arrays of the size of the upsampled logits that a dense task holds at once: logits, softmax, and
-the gradients of both."""
+from vitscope.probes.pixels import PixelMaps
 
 
 class Score(Protocol):
@@ -112,92 +104,6 @@ class TopScore:
 
 
 @dataclass(frozen=True)
-class PixelMaps:
-    """Logits of a grid of patches upsampled to pixels, some maps at a time.
-
-    Attributes:
-        grid: p, cells per side.
-        side: S, pixels per side.
-        memory_bytes: bound on the upsampled arrays held at a time; one map at least.
-    """
-
-    grid: int
-    side: int
-    memory_bytes: int
-
-    def upsampled(self, maps: Float[Tensor, "K p p C"]) -> Float[Tensor, "K S S C"]:
-        """Upsample maps bilinearly, channels last."""
-        size = (self.side, self.side)
-        return interpolate(maps.permute(0, 3, 1, 2), size, mode="bilinear").permute(0, 2, 3, 1)
-
-    def losses(
-        self,
-        logits: Float[Tensor, "V B P h C"],
-        loss_of: Callable[[Float[Tensor, "n S S C"], Int64[Tensor, "n"]], Float[Tensor, "n"]],
-    ) -> Float[Tensor, "V h B"]:
-        """Return ``loss_of`` (pixels' logits, place of their images in the batch) of every map."""
-        maps, image = self._maps(logits)
-
-        def of_piece(piece: Tensor, some: slice) -> Tensor:
-            return loss_of(self.upsampled(piece), image[some])
-
-        found: Tensor = _LossesInPieces.apply(maps, of_piece, list(self._pieces(maps)))  # pyright: ignore[reportAssignmentType]
-        return found.view(logits.shape[0], logits.shape[3], -1)
-
-    def values(
-        self,
-        logits: Float[Tensor, "V B P h C"],
-        value_of: Callable[[Float[Tensor, "n S S C"]], Tensor],
-    ) -> Tensor:
-        """Return ``value_of`` the pixels' logits of every map, [V, h, B, S, S]."""
-        maps, _ = self._maps(logits)
-        found = torch.cat([value_of(self.upsampled(maps[some])) for some in self._pieces(maps)])
-        return found.unflatten(0, (logits.shape[0], logits.shape[3], -1))
-
-    def _maps(self, logits: Float[Tensor, "V B P h C"]) -> tuple[Tensor, Tensor]:
-        """Return one map per (variant, head, image), the images innermost, and their images."""
-        ordered = logits.permute(0, 3, 1, 2, 4).reshape(-1, self.grid, self.grid, logits.shape[4])
-        return ordered, torch.arange(len(ordered), device=logits.device) % logits.shape[1]
-
-    def _pieces(self, maps: Tensor) -> Iterator[slice]:
-        map_bytes = 4 * FLOATS_PER_LOGIT * self.side**2 * maps.shape[-1]
-        memory = self.memory_bytes
-        if maps.device.type == "cpu":
-            memory = min(memory, CPU_BYTES)
-        step = max(memory // map_bytes, 1)
-        for start in range(0, len(maps), step):
-            yield slice(start, min(start + step, len(maps)))
-
-
-class _LossesInPieces(torch.autograd.Function):
-    """Losses L_k of maps x_k, of which only a piece's pixels are in memory at a time.
-
-    As L_k depends on x_k alone, the gradient of Σ g_k·L_k is g_k·∂L_k/∂x_k: each piece's ∂L/∂x is
-    taken by autograd within the forward pass, after which its pixels are let go, and is only scaled
-    by g in the backward pass.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, maps: Tensor, loss_of: Callable[[Tensor, slice], Tensor], pieces: list[slice]
-    ) -> Tensor:
-        losses, gradient = maps.new_empty(len(maps)), torch.empty_like(maps)
-        for some in pieces:
-            with torch.enable_grad():
-                piece = maps[some].detach().requires_grad_()
-                found = loss_of(piece, some)
-                (gradient[some],) = torch.autograd.grad(found.sum(), piece)
-            losses[some] = found.detach()
-        ctx.save_for_backward(gradient)
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, *of_losses: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (gradient,) = ctx.saved_tensors
-        return gradient * of_losses[0].view(-1, 1, 1, 1), None, None
-
-
-@dataclass(frozen=True)
 class Segmentation:
     """Cross entropy of every labelled pixel; label 0 is ignored, 1 … C are classes.
 
@@ -214,14 +120,19 @@ class Segmentation:
     def loss(
         self, logits: Float[Tensor, "V B P h C"], target: Int64[Tensor, "B S S"]
     ) -> Float[Tensor, "V h"]:
-        """Return the mean of -log p(label) over the batch's labelled pixels."""
+        """Return the mean of -log p(label) over the batch's labelled pixels.
 
-        def summed(pixels: Tensor, image: Tensor) -> Tensor:
-            label = (target[image] - 1).flatten()
-            entropy = cross_entropy(pixels.flatten(0, 2), label, ignore_index=-1, reduction="none")
-            return entropy.view(len(image), -1).sum(1)
+        -log p = log Σ eᶻ - z[label], whose second part is linear in the logits of patches.
+        """
+        labelled = target > 0
+        n, mask = labelled.sum().clamp_min(1), labelled.float()
 
-        return self.maps.losses(logits, summed).sum(2) / (target > 0).sum().clamp_min(1)
+        def log_sums(log_sum: Tensor, _: Tensor, image: Tensor) -> Tensor:
+            return (log_sum * mask[image]).sum((1, 2)) / n
+
+        of_labels = self.maps.pulled_back(target, self.n_outputs) / n
+        named = torch.einsum("vbphc,bpc->vh", logits, of_labels.to(logits.dtype))
+        return self.maps.losses(logits, None, log_sums).sum(1) - named
 
     def score(self, n_variants: int, n_heads: int) -> "ConfusionScore":
         """Return an empty score."""
@@ -246,7 +157,7 @@ class ConfusionScore:
     def update(self, logits: Float[Tensor, "V B P h C"], target: Int64[Tensor, "B S S"]) -> None:
         """Count a batch."""
         n = self.task.n_outputs
-        found = self.task.maps.values(logits, partial(torch.argmax, dim=-1)).flatten(0, 1)
+        found = self.task.maps.classes(logits).transpose(1, 2).flatten(0, 1)
         labelled = target > 0
         truth = target[labelled] - 1
         for head, guess in enumerate(found):
@@ -289,10 +200,6 @@ class Depth:
         width = (high - low) / self.n_outputs
         return low + width * (torch.arange(self.n_outputs, device=device) + 0.5)
 
-    def depth_of(self, pixels: Float[Tensor, "n S S C"]) -> Float[Tensor, "n S S"]:
-        """Return the depth of every pixel in metres."""
-        return torch.softmax(pixels, -1) @ self.centres(pixels.device)
-
     def counted(self, target: Float[Tensor, "B S S"]) -> Tensor:
         """Return which pixels have a depth within range."""
         return (target >= self.depth_range[0]) & (target <= self.depth_range[1])
@@ -308,12 +215,13 @@ class Depth:
         log_truth = torch.where(counted, target, 1.0).log()
         n = counted.sum((1, 2)).clamp_min(1)
 
-        def scale_invariant(pixels: Tensor, image: Tensor) -> Tensor:
-            gap = (self.depth_of(pixels).log() - log_truth[image]) * counted[image]
+        def scale_invariant(_: Tensor, depth: Tensor, image: Tensor) -> Tensor:
+            gap = (depth.log() - log_truth[image]) * counted[image]
             mean = gap.sum((1, 2)) / n[image]
-            return gap.square().sum((1, 2)) / n[image] - self.loss_lambda * mean.square()
+            spread = gap.square().sum((1, 2)) / n[image] - self.loss_lambda * mean.square()
+            return spread / len(target)
 
-        return self.maps.losses(logits, scale_invariant).mean(2)
+        return self.maps.losses(logits, self.centres(logits.device), scale_invariant).sum(1)
 
     def score(self, n_variants: int, n_heads: int) -> "DepthScore":
         """Return an empty score."""
@@ -334,7 +242,7 @@ class DepthScore:
 
     def update(self, logits: Float[Tensor, "V B P h C"], target: Float[Tensor, "B S S"]) -> None:
         """Take in a batch."""
-        depth = self.task.maps.values(logits, self.task.depth_of)
+        depth = self.task.maps.means(logits, self.task.centres(logits.device)).transpose(1, 2)
         mask = self.task.counted(target).double()
         squares = ((depth.double() - target) ** 2 * mask).sum((3, 4))
         n = mask.sum((1, 2))

@@ -25,10 +25,10 @@ from vitscope.probes.labelled_images import LabelledImages
 from vitscope.probes.objectives import (
     Classification,
     Depth,
-    PixelMaps,
     ProbeObjective,
     Segmentation,
 )
+from vitscope.probes.pixels import PixelMaps
 from vitscope.probes.results import TaskResult, VariantResult
 from vitscope.probes.settings import DepthSettings, ProbeSettings
 from vitscope.probes.training import Checkpoint, TrainedHeads, score_heads, train_heads

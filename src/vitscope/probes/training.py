@@ -80,10 +80,10 @@ class TrainedHeads:
     first_loss: Float[Tensor, "V h"]
     diverged: Bool[Tensor, "V h"]
 
-    def logits(self, features: Float[Tensor, "V B P d"]) -> Float[Tensor, "V B P h C"]:
+    def logits(self, batch: FeatureBatch) -> Float[Tensor, "V B P h C"]:
         """Return the logits of every head, in evaluation."""
-        x = self.normaliser.evaluate(features.flatten(1, 2))
-        return self.heads.logits(x).unflatten(1, features.shape[1:3])
+        seen = self.normaliser.evaluate(batch.patches, batch.token)
+        return self.heads.logits(seen).unflatten(1, batch.patches.shape[1:3])
 
 
 def train_heads(
@@ -169,9 +169,9 @@ class Training:
             epoch: of this step.
             share: of the training images that the batch has.
         """
-        x = self.normaliser.train(batch.features.flatten(1, 2))
+        seen = self.normaliser.train(batch.patches, batch.token)
         heads = self.descent.heads.leaves()
-        logits = heads.logits(x).unflatten(1, batch.features.shape[1:3])
+        logits = heads.logits(seen).unflatten(1, batch.patches.shape[1:3])
         loss = objective.loss(logits, batch.target)
         # the sum mixes nothing: a head's parameters are in its own loss alone
         gradients = torch.autograd.grad(loss.sum(), [value for value, _ in heads.parameters()])
@@ -254,6 +254,6 @@ def score_heads(
     score = objective.score(*trained.diverged.shape)
     for start in range(0, len(features), batch_size):
         batch = features.batch(torch.arange(start, min(start + batch_size, len(features))))
-        score.update(trained.logits(batch.features), batch.target)
+        score.update(trained.logits(batch), batch.target)
     found = score.metrics()
     return {name: value.masked_fill(trained.diverged, math.nan) for name, value in found.items()}
