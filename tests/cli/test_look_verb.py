@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -216,6 +217,8 @@ def test_the_explorer_is_served_at_the_end(holiday: Path, looked: Path) -> None:
             lines = iter(it.stdout.readline, "")
             address = next(filter(None, (re.search(r"http://[\d.]+:\d+/", line) for line in lines)))
             assert b"<title>" in urlopen(f"{address[0]}a/", timeout=60).read()
+            while json.load(urlopen(f"{address[0]}a/state", timeout=60))["state"] == "loading":
+                time.sleep(0.2)
             it.send_signal(signal.SIGINT)
             it.communicate(timeout=60)
         finally:

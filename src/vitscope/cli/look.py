@@ -14,7 +14,7 @@ from vitscope.cli.results import explore
 from vitscope.cli.running import Json, Out, print_json
 
 if TYPE_CHECKING:
-    from vitscope.look.looking import Looking, Photographs
+    from vitscope.look.looking import FolderContents, Looking
 
 looking = typer.Typer()
 
@@ -81,7 +81,7 @@ def _tell_plan(plan: "Looking") -> None:
     _tell(f"everything is written to {plan.out}, nothing is sent anywhere")
 
 
-def _tell_photographs(plan: "Looking", found: "Photographs") -> None:
+def _tell_photographs(plan: "Looking", found: "FolderContents") -> None:
     """Say what of the folder is used, and what of it to be wary of."""
     left_out = sum(found.skipped.values())
     _tell(f"{found.n_used:,} photographs are looked at, {left_out:,} files are not")

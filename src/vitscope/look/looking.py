@@ -39,28 +39,28 @@ LOOKED = (
 
 FIRST = (*LOOKED, "gallery")
 
-MIN_PAIRS = 4
+SCORED_FROM = 4
 """Exemplar pairs that a feature needs for a score; with fewer a mean says next to nothing."""
 
-FEWEST_PHOTOGRAPHS = MIN_PAIRS
+FEWEST_PHOTOGRAPHS = SCORED_FROM
 """With fewer photographs no feature can have as many pairs."""
 
 MOST_PHOTOGRAPHS = 1000
 """Taken unless more are asked for: evenly spread over the order of the names."""
 
-FIRST_PHOTOGRAPHS, FIRST_FROM = 40, 100
-"""Photographs of the first part, and how many there must be for one."""
+FIRST_PHOTOGRAPHS, FIRST_FROM = 32, 100
+"""FolderContents of the first part, and how many there must be for one."""
 
 FIRST_FEATURES = 300
 """Features that the first part scores, drawn at random."""
 
-OUTLIER_IMAGES = 100
-"""Photographs for τ, which has no use here but a line on the pages."""
+OUTLIER_IMAGES = 40
+"""FolderContents for τ, which has no use here but a line on the pages."""
 
 WIDE = 2.0
 """A photograph longer than so many of its shorter sides loses half of itself to the centre crop."""
 
-NOTE = (
+LOOK_NOTE = (
     "Photographs looked at with an SAE that was trained on others. So few of them say little about "
     "any one feature: docs/look.md."
 )
@@ -102,7 +102,7 @@ class Looking:
 
 
 @dataclass(frozen=True)
-class Photographs:
+class FolderContents:
     """What is in the folder.
 
     Attributes:
@@ -151,11 +151,11 @@ def plan_look(
     study = resolve_paths(
         Study(
             name=photographs.resolve().name or "photographs",
-            note=NOTE,
+            note=LOOK_NOTE,
             images=ImageSettings(train=photographs, duplicates="once", max_skipped=1.0),
             backbone=BackboneSettings(name=model),
             sae=SaeSettings(path=shipped_sae(model) if sae is None else sae),
-            scope=ScopeSettings(min_pairs=MIN_PAIRS),
+            scope=ScopeSettings(min_pairs=SCORED_FROM),
             outliers=OutlierSettings(images=OUTLIER_IMAGES),
         ),
         Path.cwd(),
@@ -192,12 +192,12 @@ def fetch_model(model: str) -> None:
 def _too_few(folder: Path, n: int, skipped: str = "") -> ImageSetError:
     found = "1 photograph" if n == 1 else f"{n} photographs"
     return ImageSetError(
-        f"{folder} has {found} to look at{skipped}; a feature gets a score from {MIN_PAIRS} or "
+        f"{folder} has {found} to look at{skipped}; a feature gets a score from {SCORED_FROM} or "
         f"more: give {FEWEST_PHOTOGRAPHS} at least, better some hundred"
     )
 
 
-def read_photographs(looking: Looking, on_stage: OnStage | None = None) -> Photographs:
+def read_photographs(looking: Looking, on_stage: OnStage | None = None) -> FolderContents:
     """Copy and verify the photographs, and say what is in the folder.
 
     Raises:
@@ -212,7 +212,7 @@ def read_photographs(looking: Looking, on_stage: OnStage | None = None) -> Photo
         why = f" ({len(found.skipped)} files left out: {looking.out / 'skipped.csv'})"
         raise _too_few(looking.photographs, len(found.usable), why if found.skipped else "")
     groups = near_duplicates(found.usable, workers=images.workers, max_pixels=images.max_pixels)
-    return Photographs(
+    return FolderContents(
         n_used=len(found.usable),
         skipped=_reasons(found),
         n_wide=sum(max(size) > WIDE * min(size) for size in found.sizes),
@@ -232,7 +232,7 @@ def _reasons(found: VerifiedImages) -> dict[str, int]:
 
 def look(
     looking: Looking,
-    photographs: Photographs,
+    photographs: FolderContents,
     *,
     on_stage: OnStage | None = None,
     on_first: Callable[[Path, int], None] | None = None,

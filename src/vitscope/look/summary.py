@@ -15,7 +15,7 @@ from vitscope.intervals import LEVEL
 from vitscope.run import Run
 from vitscope.scope.thresholds import FIRM_SHARE
 
-SHOWN = 5
+NAMED_A_GROUP = 5
 """Features named of each group."""
 
 HALVES = "exemplars of one half of the images, of the other"
@@ -186,7 +186,7 @@ def _named(run: Run, features: NDArray[np.int64], group: str) -> list[NamedFeatu
             strongest=strongest[j],
             firm=bool(firm[j]),
         )
-        for j in features[order[:SHOWN]].tolist()
+        for j in features[order[:NAMED_A_GROUP]].tolist()
     ]
 
 
