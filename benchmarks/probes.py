@@ -42,7 +42,7 @@ from vitscope.probes.features import (
 from vitscope.probes.heads import Trial, draw_trials, first_heads
 from vitscope.probes.labelled_images import LabelledScenes
 from vitscope.probes.objectives import Classification, Depth, Segmentation
-from vitscope.probes.pixels import PixelMaps
+from vitscope.probes.pixels.maps import PixelMaps
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,

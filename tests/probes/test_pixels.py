@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import batch_norm, interpolate, layer_norm
 
 from vitscope.probes.heads import HeadInput, Heads, Normaliser
-from vitscope.probes.pixels import PixelMaps
+from vitscope.probes.pixels.maps import PixelMaps
 
 MEMORY = 1 << 30
 

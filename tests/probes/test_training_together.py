@@ -17,7 +17,7 @@ from vitscope.probes.objectives import (
     Depth,
     Segmentation,
 )
-from vitscope.probes.pixels import PixelMaps
+from vitscope.probes.pixels.maps import PixelMaps
 from vitscope.probes.settings import (
     ClassificationSettings,
     DepthSettings,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitscope.probes.pixels import PixelMaps
+from vitscope.probes.pixels.maps import PixelMaps
 
 SIZES = [(3, 10), (10, 80), (14, 224), (4, 4), (5, 3), (1, 6)]
 

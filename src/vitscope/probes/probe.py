@@ -28,7 +28,7 @@ from vitscope.probes.objectives import (
     ProbeObjective,
     Segmentation,
 )
-from vitscope.probes.pixels import PixelMaps
+from vitscope.probes.pixels.maps import PixelMaps
 from vitscope.probes.results import TaskResult, VariantResult
 from vitscope.probes.settings import DepthSettings, ProbeSettings
 from vitscope.probes.training import Checkpoint, TrainedHeads, score_heads, train_heads

@@ -2,7 +2,7 @@
 
 A softmax over classes at every pixel is read through two numbers alone, log Σ eᶻ and the mean of
 the classes' centres under it, and so are its gradients. On a CPU they come from compiled sums
-that never hold the upsampled logits (``pixel_sums``), in fp32; elsewhere from torch, some maps at a
+that never hold the upsampled logits (``sums.py``), in fp32; elsewhere from torch, some maps at a
 time.
 """
 
@@ -308,7 +308,7 @@ def _compiled_sums() -> Any:
     """Return the module of compiled sums; None where numba cannot be imported."""
     try:
         # not at the top: numba takes a while to import, and may be missing
-        from vitscope.probes import pixel_sums  # noqa: PLC0415
+        from vitscope.probes.pixels import sums as pixel_sums  # noqa: PLC0415
     except ImportError:
         return None
     return pixel_sums
