@@ -164,7 +164,8 @@ def test_a_constant_that_no_rule_names_is_refused(copied: Path) -> None:
     def shift(graph: Any) -> None:
         graph.initializer.append(helper.make_tensor("strange", 1, [WIDTH], [0.5] * WIDTH))
         norm = next(n for n in graph.node if "layernorm.weight" in n.input)
-        graph.node.insert(0, helper.make_node("Add", [norm.input[0], "strange"], ["shifted"]))
+        place = list(graph.node).index(norm)
+        graph.node.insert(place, helper.make_node("Add", [norm.input[0], "strange"], ["shifted"]))
         norm.input[0] = "shifted"
 
     refused(changed(copied, shift), r"strange \[24\] stands before the last norm")
@@ -198,6 +199,12 @@ def test_other_graphs_and_no_graphs_are_refused(tmp_path: Path, copied: Path) ->
     with pytest.raises(BackboneError):
         load_weights(twin(**DINOV2_TWIN), copied, name="tiny")
     garbage = tmp_path / "garbage.onnx"
+    for change in (lambda g: g.node.reverse(), lambda g: g.node.append(g.node[0])):
+        shutil.copy(exported("Dinov2Model", "legacy, any batch"), garbage)
+        refused(changed(garbage, change), "is damaged")
+    text = exported("Dinov2Model", "legacy, any batch").read_bytes()
+    garbage.write_bytes(text.replace(b"layernorm.weight", b"layernorm.\xff\xfeight"))
+    refused(garbage, "a name in it is no text")
     for content in (b"no graph at all", bytes(64), b"\xff" * 64):
         garbage.write_bytes(content)
         refused(garbage, "no ONNX file")
