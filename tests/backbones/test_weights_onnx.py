@@ -143,7 +143,7 @@ def test_a_matrix_without_a_bias_is_refused_by_name() -> None:
 
     source = hf_model("Dinov2Model")
     plain = transformers.Dinov2Model(
-        transformers.Dinov2Config(**{**source.config.to_dict(), "qkv_bias": False})
+        transformers.Dinov2Config.from_dict({**source.config.to_dict(), "qkv_bias": False})
     )
     randomise(plain)
     refused(export(plain.eval(), "legacy, any batch"), r"matrix onnx::MatMul_\d+ \[24, 24\]")

@@ -112,7 +112,7 @@ def reconstruct_nested(
         mine: kept entries of this rank.
         ends: features of each prefix, ascending to m.
     """
-    gather, w_dec = batch.ranks.gather, batch.parameters.w_dec
+    gather, w_dec = batch.ranks.all_gather, batch.parameters.w_dec
     edges = torch.tensor(ends, device=w_dec.device)
     segment = torch.searchsorted(edges, mine.features, right=True)
     error, parts = batch.parameters.b_dec - batch.x, list[Rows]()
@@ -187,7 +187,7 @@ def _sparse(
     near: SparseCode,
 ) -> Reconstruction:
     mine = near.take(near.values > thresholds[near.features])
-    decoder, gather = batch.parameters, batch.ranks.gather
+    decoder, gather = batch.parameters, batch.ranks.all_gather
     error = mine.decode(decoder.w_dec).add_(decoder.b_dec).sub_(batch.x)
     code, errors = batch.of_all_ranks(mine), gather(error)
     penalty, each = _penalty(batch, method, k, code.n, code.values.sum())

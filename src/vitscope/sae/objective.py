@@ -160,7 +160,7 @@ def auxiliary_loss(
     else:
         mine = SparseCode.from_dense(of_dead)
         mine = replace(mine, features=dead[mine.features], n_features=w_dec.shape[0])
-        miss, gather = mine.decode(w_dec) + found.error, batch.ranks.gather
+        miss, gather = mine.decode(w_dec) + found.error, batch.ranks.all_gather
         gradients, _ = sparse_row_gradients(
             batch.of_all_ranks(mine), gather(miss * scale), gather(batch.centred)
         )
