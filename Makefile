@@ -57,7 +57,7 @@ clean: ## remove caches and built docs (not .venv, not runs/)
 
 # The stamps: what is installed in .venv. The tests' set contains the runtime's.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/pip
-	$(PIP) --editable .
+	$(PIP) --editable ".[onnx,heic]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
@@ -65,7 +65,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/pip
-	$(PIP) --quiet --editable ".[docs]"
+	$(PIP) --quiet --editable ".[docs,onnx,heic]"
 	@touch $@ $(VENV)/.runtime
 
 # A candidate counts when it runs and is new enough: a version manager's shim may do neither.

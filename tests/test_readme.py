@@ -23,6 +23,7 @@ VERBS = {
     "explore",
     "models",
     "fetch",
+    "look",
     "export",
     "push",
     "compare",
