@@ -19,8 +19,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --d
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime ## the whole job on rendered scenes: a table, and a report to open
-	$(BIN)/vitscope demo
+demo: $(VENV)/.runtime ## the whole job on rendered scenes: a table, and a report (DEMO=--quick: less of it)
+	$(BIN)/vitscope demo $(DEMO)
 
 test: $(VENV)/.dev ## the fast tests
 	$(PYTEST) -m "not slow and not real"

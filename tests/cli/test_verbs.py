@@ -193,6 +193,7 @@ def test_the_demo_runs_to_its_report(
     assert again.code == 0 and "✓" not in again.err, "everything stands"
 
 
+@pytest.mark.slow
 def test_the_quick_demo_has_its_control_and_no_training(
     vitscope: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
