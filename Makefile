@@ -14,7 +14,7 @@ CANDIDATES := python3 python3.13 python3.12 python3.11
 # Each begins with tests that lie together, and so share fixtures; who ends early takes of the others.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo test soak lint format docs bench clean
+.PHONY: help demo test soak real lint format docs bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,10 +23,14 @@ demo: $(VENV)/.runtime ## the whole job on rendered scenes: a table, and a repor
 	$(BIN)/vitscope demo
 
 test: $(VENV)/.dev ## the fast tests
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not real"
 
 soak: $(VENV)/.dev ## the slow tests
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not real"
+
+real: $(VENV)/.dev ## what needs trained weights: fetches them first
+	$(BIN)/vitscope fetch focus-s || echo "real: the weights cannot be had here; their tests are skipped"
+	$(PYTEST) -n 0 -m real
 
 lint: $(VENV)/.dev ## ruff, its formatter, pyright (strict)
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ VERBS = {
     "figures",
     "explore",
     "models",
+    "fetch",
     "export",
     "push",
     "compare",

@@ -5,8 +5,9 @@ import math
 import pytest
 import timm
 
+from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.timm_vit import build_timm, native_grid, timm_preprocessing
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO, ZOO, position_method
 
 every_name = pytest.mark.parametrize("name", ZOO)
 
@@ -24,10 +25,27 @@ PAPER = {  # the supplement's Table 5: block and outlier threshold
 
 
 def test_the_twelve_models_of_the_paper_are_there() -> None:
-    assert len(ZOO) == 12
-    assert {name: (e.layer, e.tau) for name, e in ZOO.items() if e.tau is not None} == PAPER
-    clip = {name: (e.layer, e.depth) for name, e in ZOO.items() if e.tau is None}
+    assert len(PAPER_ZOO) == 12
+    assert {n: (e.layer, e.tau) for n, e in PAPER_ZOO.items() if e.tau is not None} == PAPER
+    clip = {name: (e.layer, e.depth) for name, e in PAPER_ZOO.items() if e.tau is None}
     assert clip == {"clip-b16": (11, 12), "clip-l14": (23, 24), "clip-l14-336": (23, 24)}
+
+
+def test_others_are_marked_and_have_no_threshold_of_the_paper() -> None:
+    others = {name: entry for name, entry in ZOO.items() if name not in PAPER_ZOO}
+    assert others.keys() == {"dinov2-s", "focus-s"}
+    assert all((e.layer, e.tau, e.in_paper) == (11, None, False) for e in others.values())
+    assert others["dinov2-s"].is_release
+    focus = others["focus-s"]
+    assert not focus.is_release
+    assert "not Meta's weights" in focus.note
+
+
+def test_positions_are_resized_as_the_zoo_says_unless_the_settings_do() -> None:
+    assert position_method(BackboneSettings(name="focus-s")) == "bicubic"
+    assert position_method(BackboneSettings(name="focus-s", positions="meta")) == "meta"
+    assert position_method(BackboneSettings(name="dinov2-s")) == "timm"
+    assert position_method(BackboneSettings(name="vit_tiny_patch16_224")) == "timm"
 
 
 @every_name
@@ -50,7 +68,7 @@ def test_a_name_carries_the_tag_of_its_weights(name: str) -> None:
     model = build_timm(entry.timm_name, entry.resolution)
     assert entry.preprocessing.mean == pytest.approx(timm_preprocessing(model).mean)
     assert entry.preprocessing.std == pytest.approx(timm_preprocessing(model).std)
-    assert native_grid(model)[0] == (37 if name.startswith("dinov2") else entry.grid)
+    assert native_grid(model)[0] == (37 if "dinov2" in entry.timm_name else entry.grid)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +83,7 @@ def test_the_blocks_have_the_activation_of_the_release(name: str, activation: st
 
 
 def test_widths_give_the_papers_dictionaries() -> None:
-    sizes = {32 * entry.width for entry in ZOO.values()}
+    sizes = {32 * entry.width for entry in PAPER_ZOO.values()}
     assert sizes == {12288, 24576, 32768, 36864, 49152}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.cli.command_line import CommandLine
 
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.paper.targets import TARGETS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
@@ -54,7 +54,7 @@ def test_a_faster_machine_is_cheaper(vitscope: CommandLine) -> None:
 
 def test_studies_are_written(vitscope: CommandLine) -> None:
     assert vitscope("reproduce", "--studies", "here").code == 0
-    assert {path.stem for path in (vitscope.folder / "here").iterdir()} == set(ZOO)
+    assert {path.stem for path in (vitscope.folder / "here").iterdir()} == set(PAPER_ZOO)
 
 
 def test_a_target_is_made_and_told(vitscope: CommandLine) -> None:

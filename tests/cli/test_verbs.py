@@ -85,6 +85,14 @@ def test_models_lists_the_zoo(vitscope: CommandLine) -> None:
     ended = vitscope("models")
     assert (ended.code, ended.err) == (0, "")
     assert all(name in ended.out for name in ("planted", *ZOO))
+    assert "not among the paper's twelve: dinov2-s, focus-s\n" in ended.out
+    assert "focus-s: tuned for saliency; DINOv2's architecture, not Meta's weights\n" in ended.out
+
+
+def test_fetching_what_comes_along_is_one_line(vitscope: CommandLine) -> None:
+    ended = vitscope("fetch", "planted")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "error: 'planted' comes with vitscope; there is nothing to fetch\n"
 
 
 def test_a_run_ends_with_its_numbers_and_the_report(vitscope: CommandLine) -> None:

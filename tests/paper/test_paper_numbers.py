@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.errors import ConfigError
 from vitscope.paper.reference import find_number, load_reference, numbers_of
 from vitscope.paper.studies import targets_of
@@ -17,7 +17,7 @@ def test_every_number_belongs_to_a_target_and_to_a_model_that_it_names() -> None
     assert len(numbers) == 18 + 12 + 18 + 72 + 6 + 18 + 12 + 4
     for number in numbers:
         assert number.model in TARGETS[number.target].models
-        assert number.model in ZOO
+        assert number.model in PAPER_ZOO
     for target in TARGETS.values():
         with_numbers = {number.model for number in numbers_of(target.name)}
         assert with_numbers in (set(), set(target.models))
@@ -33,13 +33,13 @@ def test_no_number_has_changed_since_all_were_read_against_the_paper() -> None:
 def test_both_groups_of_table_4_add_up_to_the_dictionary() -> None:
     for model in TARGETS["table4"].models:
         sizes = {n.quantity: n.value for n in numbers_of("table4", model)}
-        assert sizes["low"] + sizes["high"] == sizes["dictionary"] == 32 * ZOO[model].width
+        assert sizes["low"] + sizes["high"] == sizes["dictionary"] == 32 * PAPER_ZOO[model].width
         assert sizes["gamma"] == PAPER_GAMMA[model]
 
 
 def test_layers_and_thresholds_are_those_of_the_zoo() -> None:
     for number in numbers_of("table5"):
-        entry = ZOO[number.model]
+        entry = PAPER_ZOO[number.model]
         assert number.value == {"layer": entry.layer, "tau": entry.tau}[number.quantity]
 
 
@@ -64,4 +64,4 @@ def test_targets_are_chosen_by_name_in_the_papers_order() -> None:
 
 
 def test_every_model_of_the_zoo_is_in_some_target() -> None:
-    assert all(targets_of(model) for model in ZOO)
+    assert all(targets_of(model) for model in PAPER_ZOO)

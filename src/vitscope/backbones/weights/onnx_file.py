@@ -108,6 +108,7 @@ def read_graph(file: Path) -> OnnxGraph:
     if not graph.node:
         raise BackboneError(f"{file} is no ONNX file, or its graph is empty")
     _refuse_rewritten(file, model)
+    _require_order(file, graph)
     constants: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
     makers: dict[str, Any] = {}
     takers: dict[str, list[Any]] = defaultdict(list)
@@ -155,7 +156,11 @@ def require_onnx(what: str) -> Any:
 def _read_model(file: Path) -> Any:
     onnx = require_onnx(f"reading {file.name}")
     try:
-        return onnx.load_model(str(file), format="protobuf", load_external_data=False)
+        model = onnx.load_model(str(file), format="protobuf", load_external_data=False)
+        # protobuf hands over as bytes what is no text
+        if not all(isinstance(text, str) for text in _texts(model.graph)):
+            raise ValueError("a name in it is no text")
+        return model
     except OSError as error:
         raise BackboneError(f"{file} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # of protobuf, whichever implementation of it is there
@@ -188,6 +193,31 @@ def _refuse_rewritten(file: Path, model: Any) -> None:
             raise BackboneError(f"{file} branches ({node.op_type}): no known layout does")
     if graph.sparse_initializer:
         raise BackboneError(f"{file} holds sparse tensors; no known layout does")
+
+
+def _require_order(file: Path, graph: Any) -> None:
+    """Refuse a damaged graph: values made twice, or taken before they are made, as in a circle."""
+    made = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        known = made.issuperset(filter(None, node.input))
+        is_product = node.op_type in ("MatMul", "Gemm")
+        few = len(node.input) < (2 if is_product else 0 if node.op_type == "Constant" else 1)
+        again = not made.isdisjoint(filter(None, node.output))
+        if not known or few or again or not node.output:
+            raise BackboneError(
+                f"{file} is damaged: {node.op_type} {node.name} takes what no node before it makes"
+            )
+        made.update(filter(None, node.output))
+
+
+def _texts(graph: Any) -> Iterable[Any]:
+    """Yield every name in a graph."""
+    for tensor in _all_tensors(graph):
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _type_name(proto: Any) -> str:
