@@ -223,9 +223,9 @@ def look_notes(found: LookSummary) -> list[str]:
 
 def _words(found: LookSummary) -> str:
     cut = (
-        f"«Local» is a CDS up to γ = {decimal(found.gamma)}, «global» one above: "
-        f"{found.local.n:,} and {found.high.n:,} features, firmly so {found.local.n_firm:,} and "
-        f"{found.high.n_firm:,}. "
+        f"«Local» is a CDS up to γ = {decimal(found.gamma)}, «global» one above, low and high in "
+        f"the explorer: {found.local.n:,} and {found.high.n:,} features, firmly so "
+        f"{found.local.n_firm:,} and {found.high.n_firm:,}. "
     )
     if found.two_modes:
         return cut + "The scores have two modes, and γ lies between them."
