@@ -163,3 +163,21 @@ def test_an_interrupted_verification_leaves_no_threads(
     with pytest.raises(KeyboardInterrupt):
         verified(mixed)
     assert not [t for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+
+
+def test_camera_raw_beside_its_jpegs_counts_for_neither_side(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.cr2").write_bytes(b"II*\0" + bytes(100))
+    found = verify_images(ImageFolder(tmp_path).refs, workers=1, max_pixels=10**6)
+    assert [image.id for image in found.skipped] == ["a.cr2", "b.cr2"]
+    check_skips(found, 0.0)
+    (tmp_path / "c.jpg").write_bytes(b"\xff\xd8\xff")
+    damaged = verify_images(ImageFolder(tmp_path).refs, workers=1, max_pixels=10**6)
+    with pytest.raises(ImageSetError, match=r"1 of 3 images cannot be used.*c\.jpg"):
+        check_skips(damaged, 0.3)
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.jpg").unlink()
+    raw = verify_images(ImageFolder(tmp_path).refs, workers=1, max_pixels=10**6)
+    with pytest.raises(ImageSetError, match=r"2 of 2 images cannot be used.*camera raw"):
+        check_skips(raw, 1.0)

@@ -30,6 +30,9 @@ UNREAD_SUFFIXES = {
 """Suffix -> why such a picture is not read. Camera raw passes for TIFF by content, and what would
 then be decoded is a thumbnail: here the suffix decides."""
 
+NOT_READ = frozenset(UNREAD_SUFFIXES.values())
+"""Reasons that say nothing against a set: these files are whole, and of another kind."""
+
 OTHER_SUFFIXES = frozenset([
     ".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".css", ".js",
     ".toml", ".yaml", ".yml", ".ini", ".db", ".log", ".pdf", ".doc", ".docx", ".zip", ".gz",

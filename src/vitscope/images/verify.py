@@ -15,7 +15,7 @@ import numpy as np
 from vitscope.embedded.scene import scene_address
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError, check_bytes, read_file
-from vitscope.images.formats import unread_by_suffix
+from vitscope.images.formats import NOT_READ, unread_by_suffix
 from vitscope.images.loading import ordered_map, worker_count
 from vitscope.images.sources import ImageRef
 from vitscope.progress import track
@@ -144,14 +144,18 @@ def _check(ref: ImageRef, *, max_pixels: int) -> _Checked | SkippedImage:
 def check_skips(verified: VerifiedImages, max_skipped: float) -> None:
     """Pass when enough images are usable.
 
+    Pictures of a format that is not read, as camera raw beside its JPEG, count for neither side.
+
     Raises:
         ImageSetError: more than the share ``max_skipped`` was skipped, or nothing is left; the
             message names the first ten with their reasons.
     """
-    skipped = verified.skipped
+    skipped = [image for image in verified.skipped if image.reason not in NOT_READ]
     total = len(verified.usable) + len(skipped)
     if verified.usable and len(skipped) <= max_skipped * total:
         return
+    if not verified.usable:
+        skipped, total = list(verified.skipped), len(verified.skipped)
     named = "; ".join(f"{image.id} ({image.reason})" for image in skipped[:_NAMED_IN_ERROR])
     more = len(skipped) - _NAMED_IN_ERROR
     raise ImageSetError(
