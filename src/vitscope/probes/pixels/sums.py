@@ -12,9 +12,8 @@ to their maximum m; a pixel's own reference, the bilinear mean of its corners' m
 softmax. Where the logits of a patch span so much that these products could leave float32
 (:func:`span_limit`), the cell's pixels are done one by one, relative to each pixel's own maximum.
 
-The innermost loops run over ``LANES`` maps at once. Letters: K maps, numbered (variant, image,
-head), the head fastest; P = p·p patches; C classes; S pixels a side; a «tile» is an array of a
-cell's pixels [columns, rows · LANES].
+The innermost loops run over ``LANES`` of K maps, numbered (variant, image, head), the head
+fastest. P = p·p patches, C classes, S pixels a side; a «tile» is a cell's [columns, rows · LANES].
 """
 
 from typing import Any, NamedTuple
@@ -30,23 +29,19 @@ from vitscope.compiled import compiled, compiled_entry, compiled_inline
 LANES = 16
 """Maps side by side: two registers of a CPU with AVX2."""
 
-Singles = NDArray[np.float32]
-Whole = NDArray[np.int64]
+Float32s = NDArray[np.float32]
+Int64s = NDArray[np.int64]
 
 LIFT = np.float32(60.0)
 """Added to every logit below its maximum: exponentials then span e⁻⁸⁰ to e⁶⁰, all normal numbers,
 of which 256 times 10 still sum within float32."""
 
-LARGEST_SPAN = 140.0
-LARGEST_EXPONENT = 80.0
-
-_LOWEST = np.float32(-87.0)
-_PER_LN2 = np.float32(1.4426950408889634)
+LARGEST_SPAN, LARGEST_EXPONENT = 140.0, 80.0
+_LOWEST, _PER_LN2 = np.float32(-87.0), np.float32(1.4426950408889634)
 _ROUND = np.float32(12582912.0)  # 1.5 · 2²³: adding it drops the fraction
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _C6, _C5, _C4 = np.float32(1 / 720), np.float32(1 / 120), np.float32(1 / 24)
-_C3, _C2, _ONE = np.float32(1 / 6), np.float32(0.5), np.float32(1.0)
-_ZERO = np.float32(0.0)
+_C3, _C2, _ONE, _ZERO = np.float32(1 / 6), np.float32(0.5), np.float32(1.0), np.float32(0.0)
 
 
 class Axis(NamedTuple):
@@ -60,11 +55,11 @@ class Axis(NamedTuple):
         step: what the weight grows by from pixel to pixel within a cell.
     """
 
-    low: Whole
-    high: Whole
-    first: Whole
-    pixels: Whole
-    weight: Singles
+    low: Int64s
+    high: Int64s
+    first: Int64s
+    pixels: Int64s
+    weight: Float32s
     step: np.float32
 
 
@@ -79,23 +74,23 @@ class _Room(NamedTuple):
             what leads either to the next row, [4, C, LANES].
         value, factor: exponential (or logit) of the pixels of a column, and what leads to the
             next column, [rows, LANES].
-        first, second: tiles, [columns, rows * LANES].
-        peak: a pixel's largest logit, where exponentials are not progressions, a tile.
+        first, second, peak: tiles, [columns, rows * LANES]; peak has a pixel's largest logit, where
+            exponentials are not progressions.
         total, right: sums over columns, [rows, LANES].
     """
 
-    rows: Singles
-    top: Singles
-    span: Singles
-    held: Whole
-    start: Singles
-    value: Singles
-    factor: Singles
-    first: Singles
-    second: Singles
-    peak: Singles
-    total: Singles
-    right: Singles
+    rows: Float32s
+    top: Float32s
+    span: Float32s
+    held: Int64s
+    start: Float32s
+    value: Float32s
+    factor: Float32s
+    first: Float32s
+    second: Float32s
+    peak: Float32s
+    total: Float32s
+    right: Float32s
 
 
 def axis_of(grid: int, side: int) -> Axis:
@@ -162,7 +157,7 @@ def _room(grid: int, n_classes: int, rows: Axis, columns: Axis) -> _Room:
 
 
 @compiled
-def _load_row(logits: Singles, first: int, last: int, row: int, room: _Room) -> None:
+def _load_row(logits: Float32s, first: int, last: int, row: int, room: _Room) -> None:
     """Read a row of patches of maps ``first`` to ``last``; lanes beyond repeat the last map."""
     slot = row % 2
     if room.held[slot] == row:
@@ -221,7 +216,7 @@ def _start(
 
 
 @compiled_inline
-def _begin(start: Singles, i: int, value: Singles, factor: Singles, n: int, tame: bool) -> None:
+def _begin(start: Float32s, i: int, value: Float32s, factor: Float32s, n: int, tame: bool) -> None:
     """Set ``value`` and ``factor`` of the rows of a cell's first column, class ``i``."""
     lanes = start.shape[2]  # not the constant: the loop would be unrolled, lane by lane
     for lane in range(lanes):
@@ -255,15 +250,15 @@ def _find_peaks(room: _Room, n: int, wide: int) -> None:
 
 
 def _sum_up(
-    logits: Singles,
-    centres: Singles,
+    logits: Float32s,
+    centres: Float32s,
     columns: Axis,
     limit: np.float32,
     first: int,
     last: int,
-    sums: Singles,
-    weighted: Singles,
-    shift: Singles,
+    sums: Float32s,
+    weighted: Float32s,
+    shift: Float32s,
 ) -> None:
     """Fill in Σ e and Σ centre·e over classes of every pixel, e = exp(logit - shift), [K, S, S].
 
@@ -306,7 +301,7 @@ def _sum_up(
 
 
 @compiled
-def _sum_cell(room: _Room, centres: Singles, n: int, wide: int, tame: bool) -> None:
+def _sum_cell(room: _Room, centres: Float32s, n: int, wide: int, tame: bool) -> None:
     """Set ``first`` and ``second`` to Σ e and Σ centre·e of a cell's pixels."""
     start, rows, factors, peak = room.start, room.value, room.factor, room.peak
     first, second = room.first, room.second
@@ -338,7 +333,7 @@ def _sum_cell(room: _Room, centres: Singles, n: int, wide: int, tame: bool) -> N
 
 
 @compiled
-def _put(tile: Singles, lane: int, out: Singles) -> None:
+def _put(tile: Float32s, lane: int, out: Float32s) -> None:
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             out[y, x] = tile[x, y * LANES + lane]
@@ -346,8 +341,8 @@ def _put(tile: Singles, lane: int, out: Singles) -> None:
 
 @compiled
 def _put_shift(
-    room: _Room, corner: tuple[int, int, int, int], ty: Singles, tx: Singles, tame: bool,
-    lane: int, out: Singles,
+    room: _Room, corner: tuple[int, int, int, int], ty: Float32s, tx: Float32s, tame: bool,
+    lane: int, out: Float32s,
 ) -> None:  # fmt: skip
     """Write what was taken off a pixel's logits."""
     y0, y1, x0, x1 = corner
@@ -362,15 +357,15 @@ def _put_shift(
 
 
 def _pull_back(
-    logits: Singles,
-    centres: Singles,
+    logits: Float32s,
+    centres: Float32s,
     columns: Axis,
     limit: np.float32,
     first: int,
     last: int,
-    slope: Singles,
-    constant: Singles,
-    gradient: Singles,
+    slope: Float32s,
+    constant: Float32s,
+    gradient: Float32s,
 ) -> None:
     """Fill in the gradient of the logits of patches, given that of the pixels' logits.
 
@@ -421,8 +416,8 @@ def _pull_back(
 
 @compiled
 def _pull_cell(
-    room: _Room, centres: Singles, corner: tuple[int, int, int, int], ty: Singles, tx: Singles,
-    tame: bool, found: Singles,
+    room: _Room, centres: Float32s, corner: tuple[int, int, int, int], ty: Float32s, tx: Float32s,
+    tame: bool, found: Float32s,
 ) -> None:  # fmt: skip
     """Add what a cell's pixels pull at its four corners to ``found``, as ``_Room.rows``."""
     start, rows, factors, peak = room.start, room.value, room.factor, room.peak
@@ -464,14 +459,13 @@ def _pull_cell(
 
 @compiled_inline
 def _spread(
-    totals: Singles, rights: Singles, ty: Singles, corner: tuple[int, int, int, int], i: int,
-    found: Singles,
+    totals: Float32s, rights: Float32s, ty: Float32s, corner: tuple[int, int, int, int], i: int,
+    found: Float32s,
 ) -> None:  # fmt: skip
     """Share sums over columns among the four corners."""
     (y0, y1, x0, x1), lanes = corner, totals.shape[1]
     for j in range(len(ty)):
-        up = ty[j]
-        low = _ONE - up
+        up, low = ty[j], _ONE - ty[j]
         for lane in range(lanes):
             right = rights[j, lane]
             left = totals[j, lane] - right
@@ -482,14 +476,14 @@ def _spread(
 
 
 @compiled
-def _take(values: Singles, lane: int, tile: Singles) -> None:
+def _take(values: Float32s, lane: int, tile: Float32s) -> None:
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             tile[x, y * LANES + lane] = values[y, x]
 
 
 @compiled
-def _put_row(found: Singles, first: int, last: int, row: int, gradient: Singles) -> None:
+def _put_row(found: Float32s, first: int, last: int, row: int, gradient: Float32s) -> None:
     """Write a finished row of patches, and make room for the next."""
     slot, n_images, n_heads, grid = row % 2, gradient.shape[1], gradient.shape[3], found.shape[1]
     for k in range(first, last):
