@@ -61,6 +61,11 @@ def test_every_command_shown_exists(page: Path) -> None:
             assert words[1] in VERBS | {"--help"}, line
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.toml")), ids=lambda f: f.name)
+def test_every_study_that_comes_along_is_valid(file: Path) -> None:
+    Study.parse(tomllib.loads(file.read_text(encoding="utf-8")), source=file.name)
+
+
 def test_the_python_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(ROOT / "README.md", "python")
