@@ -55,6 +55,7 @@ def killed(
     return base, run_jobs(*jobs, scratch=base)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_its_parts_and_no_half_table(killed: tuple[Path, list[Ended]]) -> None:
     _, first, second, last = killed[1]
     for ended, n_parts in ((first, 2), (second, 3)):
@@ -68,6 +69,7 @@ def test_a_kill_leaves_its_parts_and_no_half_table(killed: tuple[Path, list[Ende
     assert last.code == 0, last.err
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_one_left_alone(killed: tuple[Path, list[Ended]]) -> None:
     base, ended = killed
     assert ended[0].code == 0, ended[0].err

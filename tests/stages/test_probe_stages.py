@@ -192,6 +192,7 @@ def test_wrong_sets_are_refused_before_any_stage(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "stages").exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_every_part_ends_as_one_left_alone(
     before: RunDirectory, tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ def test_probes_and_zero_shot_on_two_ranks_are_those_on_one(
     assert not RunDirectory(out).parts("probe").exists()
 
 
+@pytest.mark.slow
 def test_an_error_is_told_once(pictures: Path, tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text(dump_study(small_study(pictures)))

@@ -105,6 +105,7 @@ def test_streamed_training_equals_that_from_shards(
     assert (run.sae / "sae.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--no-cache"]], ids=["shards", "stream"])
 def test_a_killed_sweep_ends_as_one_left_alone(
     options: list[str], pictures: Path, tmp_path: Path
