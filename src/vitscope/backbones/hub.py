@@ -49,6 +49,12 @@ def fetch_weights(
     raise unfetched(name, f"{repo} holds none of {', '.join(files)}")
 
 
+def split_revision(address: str | None) -> tuple[str, str | None]:
+    """Return the repository and the revision of ``owner/repo[@revision]``; none gives none."""
+    repo, _, revision = (address or "").partition("@")
+    return repo, revision or None
+
+
 def cached_weights(
     repo: str, revision: str | None = None, files: tuple[str, ...] = HUB_WEIGHTS
 ) -> Path | None:

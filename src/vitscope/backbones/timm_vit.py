@@ -19,7 +19,7 @@ from torch.nn import functional
 from vitscope.backbones.adapter import BlockwiseBackbone, designated_layer, whole_grid
 from vitscope.backbones.backbone import Preprocessing, Site, WeightsOrigin
 from vitscope.backbones.fetching import PACKAGED, require_fetched
-from vitscope.backbones.hub import fetch_weights, unfetched
+from vitscope.backbones.hub import fetch_weights, split_revision, unfetched
 from vitscope.backbones.settings import BackboneSettings, Gelu
 from vitscope.backbones.weights.reading import weights_checksum
 from vitscope.backbones.weights.strict import load_weights
@@ -190,10 +190,10 @@ def _published(model: VisionTransformer, name: str) -> Path:
 
 
 def _from_hub(model: VisionTransformer, name: str) -> Path:
-    repo, _, revision = str(_configuration(model).get("hf_hub_id") or "").partition("@")
+    repo, revision = split_revision(_configuration(model).get("hf_hub_id"))
     if not repo:
         raise unfetched(name, "timm knows no repository for it")
-    return fetch_weights(repo, name=name, revision=revision or None)
+    return fetch_weights(repo, name=name, revision=revision)
 
 
 def _configuration(model: VisionTransformer) -> dict[str, Any]:

@@ -8,17 +8,15 @@ import io
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
 
 from vitscope.errors import ArtifactError
-from vitscope.images.decode import UnreadableImageError, decode_bytes, read_file
+from vitscope.images.decode import UnreadableImageError, decode_bytes, opened_image, read_file
 from vitscope.images.formats import unread_by_suffix
-from vitscope.images.loading import ordered_map, worker_count
+from vitscope.images.loading import tracked_map
 from vitscope.images.sources import ImageRef
-from vitscope.progress import track
 from vitscope.store.atomic import atomic_path
 
 COPY_SIDE = 640
@@ -50,26 +48,14 @@ def make_copies(refs: Sequence[ImageRef], folder: Path, *, workers: int, max_pix
         ArtifactError: the folder cannot be written.
     """
     _remove_others(folder, {folder / ref.id for ref in refs})
-    copied = 0
-    workers = worker_count(workers)
+
+    def is_copied(ref: ImageRef) -> bool:
+        return _copy(ref, folder / ref.id, max_pixels)
+
     try:
-        with (
-            track("reading photographs", len(refs), "photographs") as progress,
-            closing(
-                ordered_map(
-                    lambda ref: _copy(ref, folder / ref.id, max_pixels),
-                    refs,
-                    workers=workers,
-                    ahead=2 * workers,
-                )
-            ) as done,
-        ):
-            for is_copy in done:
-                copied += is_copy
-                progress.advance()
+        return sum(tracked_map(is_copied, refs, "reading photographs", "photographs", workers))
     except OSError as error:
         raise ArtifactError(f"cannot write {folder}: {error.strerror}") from error
-    return copied
 
 
 def _copy(ref: ImageRef, target: Path, max_pixels: int) -> bool:
@@ -100,12 +86,14 @@ def _stands(source: Path, target: Path) -> bool:
 def _smaller(path: Path, max_pixels: int) -> bytes | None:
     """Return a smaller picture as JPEG, None where the photograph is small, or cannot be read."""
     try:
-        image = decode_bytes(read_file(path), max_pixels=max_pixels)
+        encoded = read_file(path)
+        with opened_image(encoded, max_pixels) as header:
+            if min(header.size) <= COPIED_FROM:
+                return None
+        image = decode_bytes(encoded, max_pixels=max_pixels)
     except UnreadableImageError:
         return None
     shorter = min(image.size)
-    if shorter <= COPIED_FROM:
-        return None
     size = (round(image.width * COPY_SIDE / shorter), round(image.height * COPY_SIDE / shorter))
     data = io.BytesIO()
     image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).save(

@@ -2,17 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitscope.images.loading import ordered_map, worker_count
+from vitscope.images.loading import tracked_map
 from vitscope.images.sources import ImageRef, open_image
 from vitscope.images.verify import SkippedImage, VerifiedImages
-from vitscope.progress import track
 
 HASH_SIDE = 8
 """A difference hash has a bit for each of 8 × 8 steps of brightness from left to right."""
@@ -26,8 +24,6 @@ FEWEST_BITS = 8
 ALIKE_BITS = 6
 """Pictures whose hashes differ in at most so many of 64 bits look nearly alike. Of 700 photographs
 of different things two pairs of 244,650 do; a picture cropped by 2 % differs in 4 from itself."""
-
-_AHEAD_PER_WORKER = 4
 
 
 def without_duplicates(verified: VerifiedImages) -> VerifiedImages:
@@ -70,16 +66,8 @@ def near_duplicates(
     def hashed(ref: ImageRef) -> np.uint64:
         return difference_hash(open_image(ref, max_pixels=max_pixels))
 
-    hashes = np.empty(len(refs), np.uint64)
-    ahead = _AHEAD_PER_WORKER * worker_count(workers)
-    with (
-        track("looking for bursts", len(refs), "images") as progress,
-        closing(ordered_map(hashed, refs, workers=workers, ahead=ahead)) as found,
-    ):
-        for place, one in enumerate(found):
-            hashes[place] = one
-            progress.advance()
-    return groups_alike(hashes)
+    found = tracked_map(hashed, refs, "looking for bursts", "images", workers)
+    return groups_alike(np.fromiter(found, np.uint64, len(refs)))
 
 
 def difference_hash(image: Image.Image) -> np.uint64:

@@ -19,11 +19,15 @@ from vitscope.axes import UInt8
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError
 from vitscope.images.sources import ImageRef, open_image
+from vitscope.progress import track
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 THREAD_NAME = "vitscope-images"
+
+_AHEAD_PER_WORKER = 8
+"""Items begun ahead of the one awaited: enough that one large image does not idle the others."""
 
 _MAX_ASPECT = 64
 """A longer strip is cut to this aspect ratio first: resized whole, it could fill the memory."""
@@ -67,6 +71,28 @@ def ordered_map(
             yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def tracked_map(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], task: str, unit: str, workers: int
+) -> Generator[_Result]:
+    """Yield as :func:`ordered_map` does, some items ahead, and show progress.
+
+    Args:
+        function: called in a worker thread.
+        items: all of them.
+        task: what is being done, as progress says it.
+        unit: of items, plural.
+        workers: threads; 0 takes one per core.
+    """
+    ahead = _AHEAD_PER_WORKER * worker_count(workers)
+    with (
+        track(task, len(items), unit) as progress,
+        closing(ordered_map(function, items, workers=workers, ahead=ahead)) as results,
+    ):
+        for result in results:
+            yield result
+            progress.advance()
 
 
 def to_square(

@@ -5,7 +5,6 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,10 @@ from vitscope.embedded.scene import scene_address
 from vitscope.errors import ImageSetError
 from vitscope.images.decode import UnreadableImageError, check_bytes, read_file
 from vitscope.images.formats import NOT_READ, unread_by_suffix
-from vitscope.images.loading import ordered_map, worker_count
+from vitscope.images.loading import tracked_map
 from vitscope.images.sources import ImageRef
-from vitscope.progress import track
 from vitscope.store.atomic import bytes_checksum, write_text
 from vitscope.store.tables import read_metadata, read_table, write_table
-
-_AHEAD_PER_WORKER = 8
-"""Files begun ahead of the one awaited: enough that one large image does not idle the others."""
 
 _NAMED_IN_ERROR = 10
 
@@ -100,17 +95,9 @@ def verify_images(refs: Sequence[ImageRef], *, workers: int, max_pixels: int) ->
         workers: threads; 0 takes one per core.
         max_pixels: an image with more is skipped.
     """
-    outcomes: list[_Checked | SkippedImage] = []
     started = time.perf_counter()
     check = partial(_check, max_pixels=max_pixels)
-    ahead = _AHEAD_PER_WORKER * worker_count(workers)
-    with (
-        track("checking images", len(refs), "images") as progress,
-        closing(ordered_map(check, refs, workers=workers, ahead=ahead)) as results,
-    ):
-        for outcome in results:
-            outcomes.append(outcome)
-            progress.advance()
+    outcomes = list(tracked_map(check, refs, "checking images", "images", workers))
     elapsed = time.perf_counter() - started
     good = [(ref, o) for ref, o in zip(refs, outcomes, strict=True) if isinstance(o, tuple)]
     return VerifiedImages(

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vitscope.backbones.fetching import download_size, fetch, is_fetched
 from vitscope.backbones.settings import BackboneSettings
@@ -26,11 +25,9 @@ from vitscope.run import Run
 from vitscope.sae.formats.hub import is_hub_address
 from vitscope.sae.settings import SaeSettings
 from vitscope.scope.settings import OutlierSettings, ScopeSettings
+from vitscope.stages.stage import Models
 from vitscope.store.run_directory import RunDirectory
 from vitscope.study import Study, folder_name, resolve_paths
-
-if TYPE_CHECKING:
-    from vitscope.stages.stage import Models
 
 LOOKED = (
     *("backbone", "images", "train", "outliers", "evaluate", "score", "partition", "stability"),
@@ -49,13 +46,13 @@ MOST_PHOTOGRAPHS = 1000
 """Taken unless more are asked for: evenly spread over the order of the names."""
 
 FIRST_PHOTOGRAPHS, FIRST_FROM = 32, 100
-"""FolderContents of the first part, and how many there must be for one."""
+"""Photographs of the first part, and how many there must be for one."""
 
 FIRST_FEATURES = 300
 """Features that the first part scores, drawn at random."""
 
 OUTLIER_IMAGES = 40
-"""FolderContents for τ, which has no use here but a line on the pages."""
+"""Photographs for τ, which has no use here but a line on the pages."""
 
 WIDE = 2.0
 """A photograph longer than so many of its shorter sides loses half of itself to the centre crop."""
@@ -73,9 +70,8 @@ class Looking:
     Attributes:
         photographs: the folder.
         n_files: pictures in it, readable or not.
-        study: of all photographs.
-        out: its run directory; the first part lies in ``out/first``, copies in
-            ``out/photographs``.
+        study: of all photographs, through their copies.
+        out: its run directory; the first part lies in ``out/first``.
         most: at most so many photographs.
     """
 
@@ -88,7 +84,7 @@ class Looking:
     @property
     def copies(self) -> Path:
         """Folder of smaller copies and links, which the run reads."""
-        return self.out / "photographs"
+        return self.study.images.train
 
     @property
     def first(self) -> Path:
@@ -165,7 +161,8 @@ def plan_look(
         raise ConfigError(
             f"the run would lie among the photographs, in {out}; give another folder with --out"
         )
-    return Looking(photographs, n_files, study, out, most)
+    images = study.images.model_copy(update={"train": out / "photographs"})
+    return Looking(photographs, n_files, study.model_copy(update={"images": images}), out, most)
 
 
 def download_bytes(model: str) -> int | None:
@@ -206,7 +203,7 @@ def read_photographs(looking: Looking, on_stage: OnStage | None = None) -> Folde
     images = looking.study.images
     refs = open_image_set(looking.photographs, limit=looking.most).refs
     make_copies(refs, looking.copies, workers=images.workers, max_pixels=images.max_pixels)
-    run_study(_of_copies(looking), looking.out, only=["images"], on_stage=on_stage)
+    run_study(looking.study, looking.out, only=["images"], on_stage=on_stage)
     found = Run(looking.out).verified()
     if len(found.usable) < FEWEST_PHOTOGRAPHS:
         why = f" ({len(found.skipped)} files left out: {looking.out / 'skipped.csv'})"
@@ -248,25 +245,20 @@ def look(
     Raises:
         VitscopeError: naming what was wrong; what had finished stays finished.
     """
-    from vitscope.stages.stage import Models  # noqa: PLC0415  (brings torch)
-
     models: Models | None = None
     if photographs.n_used >= FIRST_FROM and not looking.has_finished:
         models = _first_part(looking, on_stage)
         page = write_first_page(looking.first, photographs.n_used)
         if on_first is not None:
             on_first(page, FIRST_PHOTOGRAPHS)
-    study = _of_copies(looking)
     backbone = None if models is None else models.backbone
-    own = Models(study, RunDirectory(looking.out), backbone)
-    run_study(study, looking.out, only=LOOKED, on_stage=on_stage, models=own)
+    own = Models(looking.study, RunDirectory(looking.out), backbone)
+    run_study(looking.study, looking.out, only=LOOKED, on_stage=on_stage, models=own)
     return Run(looking.out)
 
 
-def _first_part(looking: Looking, on_stage: OnStage | None) -> "Models":
-    from vitscope.stages.stage import Models  # noqa: PLC0415  (brings torch)
-
-    whole = _of_copies(looking)
+def _first_part(looking: Looking, on_stage: OnStage | None) -> Models:
+    whole = looking.study
     images = whole.images.model_copy(update={"train_limit": FIRST_PHOTOGRAPHS})
     scope = whole.scope.model_copy(
         update={
@@ -281,8 +273,3 @@ def _first_part(looking: Looking, on_stage: OnStage | None) -> "Models":
     models = Models(study, RunDirectory(looking.first))
     run_study(study, looking.first, only=FIRST, on_stage=on_stage, models=models)
     return models
-
-
-def _of_copies(looking: Looking) -> Study:
-    images = looking.study.images.model_copy(update={"train": looking.copies})
-    return looking.study.model_copy(update={"images": images})

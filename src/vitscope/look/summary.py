@@ -112,7 +112,7 @@ def summarise_look(run: Run) -> LookSummary:
     scored = np.isfinite(cut.cds)
     pairs = table["n_pairs"][scored]
     halves = [row.spearman for row in run.stability.rows if row.change == HALVES]
-    relative = table["relative"].astype(np.float64)
+    relative, firm = table["relative"].astype(np.float64), _firm(run)
     return LookSummary(
         n_photographs=run.reconstruction.n_images,
         n_features=run.training.n_features,
@@ -123,10 +123,10 @@ def summarise_look(run: Run) -> LookSummary:
         gamma=cut.gamma,
         two_modes=cut.source == "valley" and cut.evidence.valley_found >= FIRM_SHARE,
         half_spearman=halves[0] if halves else float("nan"),
-        local=_group(run, cut.low),
-        high=_group(run, cut.high),
+        local=_group(run, cut.low, firm),
+        high=_group(run, cut.high, firm),
         moves_farther=_above(relative[cut.high], relative[cut.low]),
-        named=(*_named(run, cut.low, "local"), *_named(run, cut.high, "global")),
+        named=(*_named(run, cut.low, firm, "local"), *_named(run, cut.high, firm, "global")),
     )
 
 
@@ -143,12 +143,12 @@ def _firm(run: Run) -> NDArray[np.bool_]:
     return gap > half
 
 
-def _group(run: Run, features: NDArray[np.int64]) -> GroupFigures:
+def _group(run: Run, features: NDArray[np.int64], firm: NDArray[np.bool_]) -> GroupFigures:
     relative = run.features["relative"][features].astype(np.float64)
     known = relative[np.isfinite(relative)]
     return GroupFigures(
         n=len(features),
-        n_firm=int(_firm(run)[features].sum()),
+        n_firm=int(firm[features].sum()),
         missed_share=_missed_share(run, features),
         over_null=float(np.median(known)) if known.size else float("nan"),
     )
@@ -163,9 +163,11 @@ def _above(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(below.mean() / 2 / len(other))
 
 
-def _named(run: Run, features: NDArray[np.int64], group: str) -> list[NamedFeature]:
+def _named(
+    run: Run, features: NDArray[np.int64], firm: NDArray[np.bool_], group: str
+) -> list[NamedFeature]:
     """Choose features of a group: firm ones first, then those that carry most of the tokens."""
-    table, firm = run.features, _firm(run)
+    table = run.features
     order = np.lexsort((features, -table["rate"][features], ~firm[features]))
     first = run.exemplars["rank"] == 0
     strongest = dict(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vitscope.axes import Float, Int64, UInt8
+from vitscope.probes.pixels.cells import axis_of, span_limit
 
 CPU_BYTES = 1 << 24
 """On a CPU, maps are worked on in pieces that stay in its caches: twice as fast as all at once."""
@@ -192,10 +193,8 @@ class _TorchReader:
 
     def maps(self, some: slice) -> Float[Tensor, "n p p C"]:
         """Return maps by their numbers."""
-        _, n_images, _, n_heads, _ = self.logits.shape
-        k = torch.arange(some.start, some.stop, device=self.logits.device)
-        per_variant = n_images * n_heads
-        found = self.logits[k // per_variant, k // n_heads % n_images, :, k % n_heads]
+        variant, image, head = self._places(some)
+        found = self.logits[variant, image, :, head]
         return found.unflatten(1, (self.to_pixels.grid, self.to_pixels.grid))
 
     def read(self, maps: slice) -> tuple[Tensor, Tensor]:
@@ -205,15 +204,19 @@ class _TorchReader:
     def losses(self, maps: slice, loss_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Return the losses of maps, and keep the gradient of their logits."""
         assert self.gradient is not None
-        _, n_images, _, n_heads, _ = self.logits.shape
         with torch.enable_grad():
             piece = self.maps(maps).detach().requires_grad_()
             found = loss_of(*self._read(piece))
             (slope,) = torch.autograd.grad(found.sum(), piece)
-        k = torch.arange(maps.start, maps.stop, device=slope.device)
-        where = (k // (n_images * n_heads), k // n_heads % n_images)
-        self.gradient[where[0], where[1], :, k % n_heads] = slope.flatten(1, 2)
+        variant, image, head = self._places(maps)
+        self.gradient[variant, image, :, head] = slope.flatten(1, 2)
         return found.detach()
+
+    def _places(self, some: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return variant, image and head of maps by their numbers."""
+        _, n_images, _, n_heads, _ = self.logits.shape
+        k = torch.arange(some.start, some.stop, device=self.logits.device)
+        return k // (n_images * n_heads), k // n_heads % n_images, k % n_heads
 
     def _read(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.to_pixels.upsampled(maps)
@@ -238,7 +241,7 @@ class _CompiledReader:
         self.logits = logits.detach().contiguous().numpy()
         self.centres = np.empty(0, np.float32) if centres is None else centres.numpy()
         self.gradient = None if gradient is None else gradient.numpy()
-        self.axis = self.sums.axis_of(to_pixels.grid, self.side)
+        self.axis = axis_of(to_pixels.grid, self.side)
         self.map_bytes = 4 * FLOATS_PER_PIXEL * self.side**2
         self.threads = torch.get_num_threads()
         self.step = self.sums.LANES * self.threads
@@ -288,7 +291,7 @@ class _CompiledReader:
         """Let every thread do a run of the maps; ``own`` arrays hold these maps alone."""
         lanes = self.sums.LANES
         share = -(-(maps.stop - maps.start) // (lanes * self.threads)) * lanes
-        limit = self.sums.span_limit(self.axis)
+        limit = span_limit(self.axis)
 
         def one(start: int) -> None:
             stop = min(start + share, maps.stop)

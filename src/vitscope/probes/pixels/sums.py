@@ -10,7 +10,8 @@ its exponential by the same factor:
 Four exponentials a cell and class do for all of its pixels. Each patch's logits are taken relative
 to their maximum m; a pixel's own reference, the bilinear mean of its corners' m, cancels in a
 softmax. Where the logits of a patch span so much that these products could leave float32
-(:func:`span_limit`), the cell's pixels are done one by one, relative to each pixel's own maximum.
+(``span_limit`` of ``cells.py``), the cell's pixels are done one by one, relative to each pixel's
+own maximum.
 
 The innermost loops run over ``LANES`` of K maps, numbered (variant, image, head), the head
 fastest. P = p·p patches, C classes, S pixels a side; a «tile» is a cell's [columns, rows · LANES].
@@ -22,45 +23,22 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from vitscope.compiled import compiled, compiled_entry, compiled_inline
+from vitscope.probes.pixels.cells import Axis, Float32s, Int64s, pixels_of
 
 LANES = 16
 """Maps side by side: two registers of a CPU with AVX2."""
-
-Float32s = NDArray[np.float32]
-Int64s = NDArray[np.int64]
 
 LIFT = np.float32(60.0)
 """Added to every logit below its maximum: exponentials then span e⁻⁸⁰ to e⁶⁰, all normal numbers,
 of which 256 times 10 still sum within float32."""
 
-LARGEST_SPAN, LARGEST_EXPONENT = 140.0, 80.0
 _LOWEST, _PER_LN2 = np.float32(-87.0), np.float32(1.4426950408889634)
 _ROUND = np.float32(12582912.0)  # 1.5 · 2²³: adding it drops the fraction
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _C6, _C5, _C4 = np.float32(1 / 720), np.float32(1 / 120), np.float32(1 / 24)
 _C3, _C2, _ONE, _ZERO = np.float32(1 / 6), np.float32(0.5), np.float32(1.0), np.float32(0.0)
-
-
-class Axis(NamedTuple):
-    """Cells along one side of the grid, and the pixels between their two patches.
-
-    Attributes:
-        low, high: patches on both sides; equal beyond the outermost centres.
-        first: first pixel of each cell.
-        pixels: how many it has.
-        weight: of ``high``, for every pixel, [S].
-        step: what the weight grows by from pixel to pixel within a cell.
-    """
-
-    low: Int64s
-    high: Int64s
-    first: Int64s
-    pixels: Int64s
-    weight: Float32s
-    step: np.float32
 
 
 class _Room(NamedTuple):
@@ -93,26 +71,6 @@ class _Room(NamedTuple):
     right: Float32s
 
 
-def axis_of(grid: int, side: int) -> Axis:
-    """Return the cells of a side, as bilinear interpolation without aligned corners has them."""
-    step = grid / side
-    place = (np.arange(side) + 0.5) * step - 0.5
-    cell = np.floor(place).astype(np.int64)
-    _, first, count = np.unique(cell, return_index=True, return_counts=True)
-    low, high = cell[first].clip(0, grid - 1), (cell[first] + 1).clip(0, grid - 1)
-    weight = (place - cell).astype(np.float32)
-    return Axis(low, high, first.astype(np.int64), count.astype(np.int64), weight, np.float32(step))
-
-
-def span_limit(axis: Axis) -> np.float32:
-    """Return how far a patch's logits may lie apart for its cells to be done by progressions.
-
-    The largest exponent of a factor is 2·h²·span (that of r's own factor) or h·span.
-    """
-    h = float(axis.step)
-    return np.float32(min(LARGEST_SPAN, LARGEST_EXPONENT / (2 * h)))
-
-
 @intrinsic
 def _power_of_two(_: Any, rounded: Any) -> Any:  # noqa: ARG001 (typed by numba)
     """Return 2ⁿ of n + 1.5 · 2²³: its last bits are n, which become the exponent's."""
@@ -138,21 +96,22 @@ def _exp(x: np.float32) -> np.float32:
 
 
 @compiled
-def _room(grid: int, n_classes: int, rows: Axis, columns: Axis) -> _Room:
-    high, wide = rows.pixels.max(), columns.pixels.max()
+def _room(logits: Float32s, axis: Axis) -> _Room:
+    grid = int(np.sqrt(logits.shape[2]) + 0.5)  # not the last patch read: few pixels skip some
+    n_classes, most = logits.shape[4], axis.pixels.max()
     return _Room(
         np.zeros((2, grid, n_classes, LANES), np.float32),
         np.zeros((2, grid, LANES), np.float32),
         np.zeros((2, grid, LANES), np.float32),
         np.full(2, -1, np.int64),
         np.zeros((4, n_classes, LANES), np.float32),
-        np.zeros((high, LANES), np.float32),
-        np.zeros((high, LANES), np.float32),
-        np.zeros((wide, high * LANES), np.float32),
-        np.zeros((wide, high * LANES), np.float32),
-        np.zeros((wide, high * LANES), np.float32),
-        np.zeros((high, LANES), np.float32),
-        np.zeros((high, LANES), np.float32),
+        np.zeros((most, LANES), np.float32),
+        np.zeros((most, LANES), np.float32),
+        np.zeros((most, most * LANES), np.float32),
+        np.zeros((most, most * LANES), np.float32),
+        np.zeros((most, most * LANES), np.float32),
+        np.zeros((most, LANES), np.float32),
+        np.zeros((most, LANES), np.float32),
     )
 
 
@@ -249,10 +208,24 @@ def _find_peaks(room: _Room, n: int, wide: int) -> None:
                 value[at] = own + factor[at]
 
 
+@compiled
+def _enter_cell(
+    room: _Room, axis: Axis, limit: np.float32, y: int, x: int
+) -> tuple[tuple[int, int, int, int], bool]:
+    """Begin a cell; return its corners in ``_Room.rows``, and whether progressions do."""
+    corner = (axis.low[y] % 2, axis.high[y] % 2, axis.low[x], axis.high[x])
+    tame = _is_tame(room, limit, *corner)
+    ty, tx = axis.weight[pixels_of(axis, y)], axis.weight[pixels_of(axis, x)]
+    _start(room, corner, ty[0], tx[0], axis.step, tame)
+    if not tame:
+        _find_peaks(room, axis.pixels[y], axis.pixels[x])
+    return corner, tame
+
+
 def _sum_up(
     logits: Float32s,
     centres: Float32s,
-    columns: Axis,
+    axis: Axis,
     limit: np.float32,
     first: int,
     last: int,
@@ -265,34 +238,28 @@ def _sum_up(
     Args:
         logits: of patches, [V, B, P, h, C].
         centres: of the classes; none leaves ``weighted`` as it is.
-        columns: the cells of a side.
-        limit: as of :func:`span_limit`.
+        axis: the cells of a side, down as across.
+        limit: as of :func:`~vitscope.probes.pixels.cells.span_limit`.
         first: of the maps that are done.
         last: after them.
         sums: [last - first, S, S].
         weighted: of the same shape.
         shift: of the same shape.
     """
-    rows, n_classes = columns, logits.shape[4]
-    grid = int(np.sqrt(logits.shape[2]) + 0.5)  # not the last patch read: few pixels skip some
-    room = _room(grid, n_classes, rows, columns)
+    room = _room(logits, axis)
     for start in range(first, last, LANES):
         stop, out = min(start + LANES, last), start - first
         room.held[:] = -1
-        for y in range(len(rows.low)):
-            _load_row(logits, start, stop, rows.low[y], room)
-            _load_row(logits, start, stop, rows.high[y], room)
-            ys = slice(rows.first[y], rows.first[y] + rows.pixels[y])
-            ty, n = rows.weight[ys], rows.pixels[y]
-            for x in range(len(columns.low)):
-                corner = (rows.low[y] % 2, rows.high[y] % 2, columns.low[x], columns.high[x])
-                xs = slice(columns.first[x], columns.first[x] + columns.pixels[x])
-                tx, wide = columns.weight[xs], columns.pixels[x]
-                tame = _is_tame(room, limit, *corner)
-                _start(room, corner, ty[0], tx[0], columns.step, tame)
-                if not tame:
-                    _find_peaks(room, n, wide)
-                _sum_cell(room, centres, n, wide, tame)
+        for y in range(len(axis.low)):
+            _load_row(logits, start, stop, axis.low[y], room)
+            _load_row(logits, start, stop, axis.high[y], room)
+            ys = pixels_of(axis, y)
+            ty = axis.weight[ys]
+            for x in range(len(axis.low)):
+                xs = pixels_of(axis, x)
+                tx = axis.weight[xs]
+                corner, tame = _enter_cell(room, axis, limit, y, x)
+                _sum_cell(room, centres, len(ty), len(tx), tame)
                 for lane in range(stop - start):
                     _put(room.first, lane, sums[out + lane, ys, xs])
                     if len(centres) > 0:
@@ -359,7 +326,7 @@ def _put_shift(
 def _pull_back(
     logits: Float32s,
     centres: Float32s,
-    columns: Axis,
+    axis: Axis,
     limit: np.float32,
     first: int,
     last: int,
@@ -374,43 +341,37 @@ def _pull_back(
     Args:
         logits: of patches, [V, B, P, h, C].
         centres: of the classes; none: there is no slope.
-        columns: the cells of a side.
-        limit: as of :func:`span_limit`.
+        axis: the cells of a side, down as across.
+        limit: as of :func:`~vitscope.probes.pixels.cells.span_limit`.
         first: of the maps that are done.
         last: after them.
         slope: [last - first, S, S].
         constant: of the same shape.
         gradient: as ``logits``; the maps that are done are filled.
     """
-    rows, n_classes = columns, logits.shape[4]
-    grid = int(np.sqrt(logits.shape[2]) + 0.5)  # not the last patch read: few pixels skip some
-    room = _room(grid, n_classes, rows, columns)
+    room = _room(logits, axis)
     found = np.zeros_like(room.rows)
     for start in range(first, last, LANES):
         stop, own = min(start + LANES, last), start - first
         room.held[:] = -1
         found[:] = _ZERO
-        for y in range(len(rows.low)):
-            _load_row(logits, start, stop, rows.low[y], room)
-            _load_row(logits, start, stop, rows.high[y], room)
-            ys = slice(rows.first[y], rows.first[y] + rows.pixels[y])
-            ty, n = rows.weight[ys], rows.pixels[y]
-            for x in range(len(columns.low)):
-                corner = (rows.low[y] % 2, rows.high[y] % 2, columns.low[x], columns.high[x])
-                xs = slice(columns.first[x], columns.first[x] + columns.pixels[x])
-                tx, wide = columns.weight[xs], columns.pixels[x]
-                tame = _is_tame(room, limit, *corner)
-                _start(room, corner, ty[0], tx[0], columns.step, tame)
-                if not tame:
-                    _find_peaks(room, n, wide)
+        for y in range(len(axis.low)):
+            _load_row(logits, start, stop, axis.low[y], room)
+            _load_row(logits, start, stop, axis.high[y], room)
+            ys = pixels_of(axis, y)
+            ty = axis.weight[ys]
+            for x in range(len(axis.low)):
+                xs = pixels_of(axis, x)
+                tx = axis.weight[xs]
+                corner, tame = _enter_cell(room, axis, limit, y, x)
                 for lane in range(LANES):
                     k = min(own + lane, stop - first - 1)
                     _take(constant[k, ys, xs], lane, room.first)
                     if len(centres) > 0:
                         _take(slope[k, ys, xs], lane, room.second)
                 _pull_cell(room, centres, corner, ty, tx, tame, found)
-            ends = y + 1 == len(rows.low)
-            for row in range(rows.low[y], rows.high[y] + 1 if ends else rows.low[y + 1]):
+            ends = y + 1 == len(axis.low)
+            for row in range(axis.low[y], axis.high[y] + 1 if ends else axis.low[y + 1]):
                 _put_row(found, start, stop, row, gradient)
 
 
