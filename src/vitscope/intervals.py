@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 LEVEL = 0.95
 """Of every interval: the share of repetitions that would hold the true value."""
@@ -21,6 +21,14 @@ class MeanInterval:
     high: float = math.nan
 
 
+def student_quantile(degrees: ArrayLike) -> NDArray[np.float64]:
+    """Return how many standard errors half an interval is wide, for each of ``degrees`` of freedom.
+
+    From ``scipy.special``: ``scipy.stats`` has the same function and takes a second to import.
+    """
+    return np.asarray(special.stdtrit(degrees, (1 + LEVEL) / 2))
+
+
 def student_interval(values: Sequence[float]) -> MeanInterval:
     """Return the mean of independent ``values`` and Student's interval; NaN among them is left out.
 
@@ -32,7 +40,8 @@ def student_interval(values: Sequence[float]) -> MeanInterval:
     mean = float(known.mean())
     if known.size < 2:
         return MeanInterval(mean)
-    half = _student_half(float(stats.sem(known)), known.size)
+    error = float(known.std(ddof=1)) / math.sqrt(known.size)
+    half = error * float(student_quantile(known.size - 1))
     return MeanInterval(mean, mean - half, mean + half)
 
 
@@ -52,7 +61,7 @@ def jackknife_interval(value: float, left_out: NDArray[np.float64]) -> tuple[flo
     if g < 2 or not np.isfinite(left_out).all() or not math.isfinite(value):
         return math.nan, math.nan
     error = math.sqrt((g - 1) / g * float(((left_out - left_out.mean()) ** 2).sum()))
-    half = _student_half(error, g)
+    half = error * float(student_quantile(g - 1))
     return value - half, value + half
 
 
@@ -64,12 +73,7 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     """
     if not (math.isfinite(share) and n > 0):
         return math.nan, math.nan
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = float(special.ndtri((1 + LEVEL) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return centre - half, centre + half
-
-
-def _student_half(error: float, n: int) -> float:
-    """Return half the width for a standard error with n - 1 degrees of freedom."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from vitscope.figures.numbers import UNDEFINED, decimal, percent, with_error
-from vitscope.intervals import LEVEL
+from vitscope.intervals import student_quantile
 from vitscope.run import Run
 from vitscope.scope.thresholds import FIRM_SHARE
 
@@ -139,7 +138,7 @@ def _firm(run: Run) -> NDArray[np.bool_]:
     """Return whose interval, Student's over so few pairs, leaves γ out."""
     gap = np.abs(run.partition.cds - run.partition.gamma)
     degrees = np.maximum(run.features["n_pairs"] - 1, 1)
-    half = stats.t.ppf((1 + LEVEL) / 2, degrees) * run.features["cds_se"].astype(np.float64)
+    half = student_quantile(degrees) * run.features["cds_se"].astype(np.float64)
     return gap > half
 
 
