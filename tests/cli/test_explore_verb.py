@@ -4,11 +4,11 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
 from tests.cli.command_line import QUICK, CommandLine, write_pictures
+
+from vitscope.store.run_directory import RunDirectory
 
 
 def test_what_cannot_be_served_is_said_in_one_line(vitscope: CommandLine) -> None:
@@ -31,17 +31,11 @@ def test_an_unfinished_run_says_which_stage_is_missing(vitscope: CommandLine) ->
     assert "stage 'train' has not finished" in called.err
 
 
-@pytest.fixture
-def run(vitscope: CommandLine) -> Path:
-    write_pictures(vitscope.folder / "pictures", 12)
-    assert vitscope("run", vitscope.write(QUICK), "--out", "run").code == 0
-    return vitscope.folder / "run"
-
-
 def test_a_run_is_served_until_interrupted_and_a_taken_port_refused(
-    vitscope: CommandLine, run: Path
+    vitscope: CommandLine, finished: RunDirectory
 ) -> None:
-    command = [sys.executable, "-m", "vitscope", "explore", str(run), "--port", "0", "--no-browser"]
+    run = str(finished.root)
+    command = [sys.executable, "-m", "vitscope", "explore", run, "--port", "0", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         try:
             assert it.stdout is not None
@@ -49,7 +43,7 @@ def test_a_run_is_served_until_interrupted_and_a_taken_port_refused(
             assert address is not None
             # who asks before the server is up waits
             assert b"<title>" in urlopen(f"{address[0]}a/", timeout=60).read()
-            called = vitscope("explore", str(run), "--port", address[1], "--no-browser")
+            called = vitscope("explore", run, "--port", address[1], "--no-browser")
             it.send_signal(signal.SIGINT)
             it.communicate(timeout=60)
         finally:
@@ -59,8 +53,10 @@ def test_a_run_is_served_until_interrupted_and_a_taken_port_refused(
     assert f"cannot listen on 127.0.0.1 port {address[1]}" in called.err.replace("\n", " ")
 
 
-def test_a_host_that_is_not_of_this_machine_is_refused(vitscope: CommandLine, run: Path) -> None:
+def test_a_host_that_is_not_of_this_machine_is_refused(
+    vitscope: CommandLine, finished: RunDirectory
+) -> None:
     named = ["--host", "192.0.2.1", "--allow-host", "box"]
-    called = vitscope("explore", str(run), *named, "--no-browser")
+    called = vitscope("explore", str(finished.root), *named, "--no-browser")
     assert called.code == 2
     assert "cannot listen on 192.0.2.1" in called.err

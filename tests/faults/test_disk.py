@@ -45,6 +45,7 @@ def one_line(ended: Ended) -> str:
     return last
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_where_there_is_room(
     study: Path, tmp_path: Path
 ) -> None:

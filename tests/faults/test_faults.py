@@ -95,6 +95,7 @@ def test_one_bit_of_any_output_is_noticed(copied: RunDirectory) -> None:
     assert n_files >= 15
 
 
+@pytest.mark.slow
 def test_the_same_study_in_another_process_with_more_workers_gives_the_same_bytes(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from vitscope.figures import files
 from vitscope.images.generated import write_generated_images
 from vitscope.pipeline import run_study
 from vitscope.store.run_directory import RunDirectory
@@ -65,3 +66,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 def copied(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
     """A copy of the finished run, to be worked on."""
     return RunDirectory(Path(shutil.copytree(finished.root, tmp_path / "run")))
+
+
+@pytest.fixture
+def svg_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are written in the cheapest of their formats: for tests of what is drawn."""
+    monkeypatch.setattr(files, "FIGURE_FORMATS", ("svg",))

@@ -17,6 +17,7 @@ PICTURES = {"gallery-low", "gallery-high", "norm-maps", "awcds-maps"}
 """Figures of photographs; the run has kept what they show."""
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_figures_are_drawn_of_what_the_run_has_kept(copied: RunDirectory) -> None:
     mark = hostile(copied)
     reasons = {one.name: one.reason for one in write_figures([Run(copied.root)])}
@@ -25,6 +26,7 @@ def test_figures_are_drawn_of_what_the_run_has_kept(copied: RunDirectory) -> Non
     assert not mark.exists()
 
 
+@pytest.mark.usefixtures("svg_only")
 def test_beside_other_runs_comparing_exporting_and_scaling_take_no_backbone(
     copied: RunDirectory, finished: RunDirectory, tmp_path: Path
 ) -> None:

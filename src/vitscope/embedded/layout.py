@@ -193,10 +193,18 @@ class SceneLayout:
         return self.empty._replace(solids=_table(solids, 10), skins=skins)
 
 
+def draw_kinds(rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw which ground, backdrop and time: the first that is drawn of a scene."""
+    ground, backdrop, time = (
+        int(rng.integers(len(words))) for words in (GROUNDS, BACKDROPS, TIMES)
+    )
+    return ground, backdrop, time
+
+
 def draw_layout(rng: np.random.Generator, settings: SceneSettings) -> SceneLayout:
     """Draw a scene; objects may still hide each other (`labels.settle` takes those out)."""
     uniform = rng.uniform
-    kinds = [int(rng.integers(len(words))) for words in (GROUNDS, BACKDROPS, TIMES)]
+    kinds = draw_kinds(rng)
     ground, backdrop, time = GROUNDS[kinds[0]], BACKDROPS[kinds[1]], TIMES[kinds[2]]
     indoors = backdrop == "room"
     near = indoors or backdrop == "court"

@@ -21,9 +21,9 @@ from vitscope.embedded.labels import (
     scene_labels,
     settle,
 )
-from vitscope.embedded.layout import SceneLayout, SceneSettings, draw_layout
+from vitscope.embedded.layout import SceneLayout, SceneSettings, draw_kinds, draw_layout
 from vitscope.embedded.rendering import render
-from vitscope.embedded.vocabulary import PLACE_OF
+from vitscope.embedded.vocabulary import BACKDROPS, GROUNDS, PLACE_OF
 
 RENDERER = 1
 """Counts up whenever a scene of the same address gets other pixels."""
@@ -77,9 +77,9 @@ def plan_scene(seed: int, index: int, settings: SceneSettings = _DEFAULT) -> Sce
 
 
 def scene_place(seed: int, index: int) -> str:
-    """Return the place of a scene; it is drawn before any object, so naming it renders nothing."""
-    drawn = draw_layout(generator(seed, "scene", index), _DEFAULT)
-    return PLACE_OF[drawn.ground, drawn.backdrop]
+    """Return the place of a scene; nothing else of it is drawn."""
+    ground, backdrop, _ = draw_kinds(generator(seed, "scene", index))
+    return PLACE_OF[GROUNDS[ground], BACKDROPS[backdrop]]
 
 
 def render_scene(seed: int, index: int, side: int, settings: SceneSettings = _DEFAULT) -> Scene:
