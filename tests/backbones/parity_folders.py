@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from tests.backbones.parity_comparison import randomise
-from transformers.initialization import no_init_weights
+from tests.backbones.untyped import transformers
 
 from vitscope.backbones.settings import BackboneSettings
 from vitscope.backbones.transformers_loading import load_transformers
@@ -62,7 +61,7 @@ def save_tiny(name: str, folder: Path, **changes: Any) -> Path:
     """Save the tiny model ``name`` into ``folder`` and return it."""
     model_class, options = SAVED[name]
     kind: Any = getattr(transformers, model_class)
-    with no_init_weights():
+    with transformers.initialization.no_init_weights():
         model = kind(kind.config_class(**options | changes))
     randomise(model)
     transformers.utils.logging.disable_progress_bar()

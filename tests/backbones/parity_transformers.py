@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from tests.backbones.parity_comparison import randomise
+from tests.backbones.untyped import transformers
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
-from transformers.initialization import no_init_weights
 
 Configure = Callable[[VisionTransformer], tuple[str, dict[str, Any]]]
 
@@ -35,7 +34,7 @@ def build_rival(ours: VisionTransformer, family: str, seed: int = 0) -> Any:
     """Return the model of ``transformers`` of the same shape, every parameter random."""
     kind, options = CONFIGURE[family](ours)
     config = getattr(transformers, f"{kind}Config")(**_shape(ours), **options)
-    with no_init_weights():
+    with transformers.initialization.no_init_weights():
         model = getattr(transformers, f"{kind}Model")(config)
     randomise(model, seed)
     return model.eval()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from tests.backbones import parity_mistakes as mistakes
 from tests.backbones.parity_comparison import (
     GRID,
@@ -31,6 +30,7 @@ from tests.backbones.parity_folders import TEXT
 from tests.backbones.parity_mistakes import Mistake
 from tests.backbones.parity_transformers import RivalRun, build_rival, run_rival
 from tests.backbones.pictures import noise_batch
+from tests.backbones.untyped import transformers
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from tests.backbones.parity_comparison import TOLERANCE, WIDE, largest_difference, relative_error
 from tests.backbones.parity_folders import DEPTH, HEADS, PATCH, SAVED, SIDE, WIDTH, save_tiny
 from tests.backbones.pictures import noise_batch
+from tests.backbones.untyped import transformers
 from torch import Tensor
 
 from vitscope.backbones.adapter import matmul_precision

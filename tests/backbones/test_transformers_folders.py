@@ -101,7 +101,9 @@ def test_what_no_image_passes_through_may_be_there_or_not(vision: Path, tmp_path
 def test_transformers_stays_as_loud_as_it_was(
     vision: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from transformers.utils import logging
+    from tests.backbones.untyped import transformers
+
+    logging = transformers.utils.logging
 
     logging.enable_progress_bar()
     before = logging.get_verbosity()

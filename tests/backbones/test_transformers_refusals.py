@@ -118,16 +118,18 @@ def test_images_and_patches_that_are_not_square(vision: Path) -> None:
 def test_another_arrangement_of_the_model_names_the_version(
     vision: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+    from tests.backbones.untyped import transformers
 
-    plain = CLIPEncoderLayer.__init__
+    layer = transformers.models.clip.modeling_clip.CLIPEncoderLayer
+
+    plain = layer.__init__
 
     def renamed(self: Any, config: Any) -> None:
         plain(self, config)
         self.attention = self.self_attn
         del self.self_attn
 
-    monkeypatch.setattr(CLIPEncoderLayer, "__init__", renamed)
+    monkeypatch.setattr(layer, "__init__", renamed)
     state = load_file(vision / WEIGHTS)
     moved = {name.replace("self_attn", "attention"): value for name, value in state.items()}
     save_file(moved, vision / WEIGHTS, metadata={"format": "pt"})

@@ -139,7 +139,7 @@ def test_a_decoder_after_the_last_norm_is_left_aside() -> None:
 
 
 def test_a_matrix_without_a_bias_is_refused_by_name() -> None:
-    import transformers
+    from tests.backbones.untyped import transformers
 
     source = hf_model("Dinov2Model")
     plain = transformers.Dinov2Model(

@@ -32,7 +32,7 @@ def test_timms(grid: tuple[int, int], n_prefix: int) -> None:
 
 def transformers_positions(kind: str, grid: tuple[int, int]) -> Tensor:
     """Return what the embeddings of a transformers model make of the trained positions."""
-    import transformers
+    from tests.backbones.untyped import transformers
 
     options: dict[str, Any] = HF_SIZE | {"image_size": 5 * PATCH}
     config = getattr(transformers, f"{kind}Config")(**options)

@@ -225,7 +225,7 @@ def test_a_torn_head_is_refused() -> None:
 
 
 def text_states() -> dict[str, State]:
-    import transformers
+    from tests.backbones.untyped import transformers
 
     whole = hf_model("CLIPModel").state_dict()
     alone = transformers.CLIPTextModel(transformers.CLIPTextConfig(**HF_TEXT))

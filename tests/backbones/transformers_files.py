@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors.torch import load_file
 from tests.backbones.parity_comparison import randomise
 from tests.backbones.twins import (
@@ -28,6 +27,7 @@ from tests.backbones.twins import (
     state_of,
     twin,
 )
+from tests.backbones.untyped import transformers
 from torch import Tensor, nn
 
 HF_SIZE: dict[str, Any] = {

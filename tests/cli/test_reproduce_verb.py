@@ -76,6 +76,8 @@ def test_a_target_is_made_and_told(vitscope: CommandLine) -> None:
         (["table7", "--assume", "attention"], "KEY=VALUE"),
         (["table7", "--assume", "attention=red"], "attention"),
         (["table7", "--weights", "w.pth"], "of one model"),
+        (["table7", "--study", "s.toml", "--model", "planted"], "leave the other options out"),
+        (["table7", "--study", "s.toml"], "s.toml does not exist"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

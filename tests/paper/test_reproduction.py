@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.stages.small_study import small_study
 
 from vitscope.errors import ArtifactError, ConfigError
 from vitscope.paper.assumptions import ASSUMPTIONS, assume, read_assumptions, readings_label
@@ -204,6 +205,35 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
         plan_runs(Request(("table1",), ("clip-b16",), out=tmp_path))
     with pytest.raises(ArtifactError, match="no run"):
         gather(tmp_path)
+
+
+def test_a_study_of_ones_own_is_judged_by_the_claims(pictures: Path, tmp_path: Path) -> None:
+    mine = small_study(pictures, name="mine")
+    asked = Request((ALL,), out=tmp_path, other_readings=False, studies=(mine,))
+    (planned,) = plan_runs(asked)
+    assert (planned.model, planned.study) == ("mine", mine)
+    assert {"table3", "table8", "figure8"}.isdisjoint(target.name for target in planned.targets)
+    run_planned(planned)
+    found = gather(tmp_path)
+    assert {"two-modes", "l0-lower", "awcds-rises"} <= {v.claim for v in found.verdicts}
+    assert {v.models for v in found.verdicts} == {("mine",)}
+    assert all(row.paper is None for table in found.tables for row in table.rows)
+    stands_alone = "'mine' is no run of a model of the paper"
+    assert all(
+        any(limit.text.startswith(stands_alone) for limit in table.limits["mine"])
+        for table in found.tables
+    )
+    assert "mine" in write_page(found).read_text("utf-8")
+
+
+def test_a_study_that_cannot_be_judged_is_refused(pictures: Path, tmp_path: Path) -> None:
+    for name, target, said in (
+        ("mine", "table8", "'mine' probes none of what these targets show"),
+        ("dinov2-b", "table4", "'dinov2-b' has the name of another model than its own, planted"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            studies = (small_study(pictures, name=name),)
+            plan_runs(Request((target,), out=tmp_path, studies=studies))
 
 
 def test_all_targets_of_a_paper_model_are_those_that_show_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vitscope.cli.console import print_outcome, print_title, results
-from vitscope.cli.running import Json, is_rank_0, print_json
+from vitscope.cli.running import Json, is_rank_0, load, print_json
 from vitscope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def reproduce(
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Backbone, again for more; default: the paper's.")
+    ] = None,
+    study: Annotated[
+        list[Path] | None,
+        typer.Option(help="A study of your own, to be judged by the claims; again for more."),
     ] = None,
     data: Annotated[
         Path, typer.Option(help="Folder of imagenet/, ADEChallengeData2016/, nyud/.")
@@ -72,6 +76,8 @@ def reproduce(
         _list(json_)
         return
     sources = Sources(data, images, weights, sae, limit)
+    if study and (model or images or limit or weights or sae):
+        raise ConfigError("--study says itself what is run on what; leave the other options out")
     request = Request(
         targets=tuple(targets or ()),
         models=tuple(model or ()),
@@ -79,6 +85,7 @@ def reproduce(
         readings=read_assumptions(assume or ()),
         other_readings=readings,
         out=out.absolute(),
+        studies=tuple(load(one) for one in study or ()),
     )
     if plan:
         _plan(request, tflops, json_)

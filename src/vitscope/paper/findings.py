@@ -65,7 +65,7 @@ class FinishedRun:
     """A run of a reproduction, perhaps with fewer stages than its study has.
 
     Attributes:
-        model: the backbone.
+        model: the backbone, or the name of a study of one's own.
         readings: otherwise than by default.
         targets: that it serves.
         run: where everything lies.

@@ -52,6 +52,7 @@ class Request:
         other_readings: whether further runs show the readings that one run cannot hold.
         out: where all runs lie, a folder each.
         size: how much is done on scenes.
+        studies: of one's own, to be judged by the paper's claims instead of its models.
     """
 
     targets: tuple[str, ...]
@@ -61,6 +62,7 @@ class Request:
     other_readings: bool = True
     out: Path = Path("runs/reproduce")
     size: SceneSize = field(default_factory=SceneSize)
+    studies: tuple[Study, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class PlannedRun:
     """One run to be made.
 
     Attributes:
-        model: the backbone.
+        model: the backbone, or the name of a study of one's own.
         readings: otherwise than by default.
         targets: that it serves.
         study: with absolute paths.
@@ -101,6 +103,8 @@ def plan_runs(request: Request) -> tuple[PlannedRun, ...]:
     targets, sources = chosen_targets(request.targets), request.sources
     if not targets:
         raise ConfigError(f"no target given; targets: {', '.join(TARGETS)}, {ALL}")
+    if request.studies:
+        return tuple(run for study in request.studies for run in _of_study(study, targets, request))
     models = request.models or paper_models(targets)
     if len(models) > 1 and (sources.weights or sources.sae):
         raise ConfigError("--weights and --sae are of one model; name it with --model")
@@ -133,8 +137,34 @@ def _of_model(model: str, targets: Sequence[Target], request: Request) -> list[P
     # probes of earlier requests stay in the study, or they would be lost when the stage runs again
     earlier = tuple(t for t in _served_targets(base) if t.tasks and sources.images is None)
     study = _study(model, (*mine, *earlier), request, base)
-    stages = _wanted_stages(study, stages_of(mine))
-    runs = [PlannedRun(model, request.readings, mine, study, stages, base)]
+    return _with_variations(PlannedRun(model, request.readings, mine, study, (), base), request)
+
+
+def _of_study(study: Study, targets: Sequence[Target], request: Request) -> list[PlannedRun]:
+    """Return the runs of a study of one's own, under its name: of targets it has probes for."""
+    if study.name in (*PAPER_ZOO, *REFERENCE_BACKBONES) and study.name != study.backbone.name:
+        raise ConfigError(
+            f"the study '{study.name}' has the name of another model than its own, "
+            f"{study.backbone.name}; give it another name"
+        )
+    heads = study.probes.heads()
+    mine = tuple(t for t in targets if not t.tasks or any(task in heads for task in t.tasks))
+    if not mine:
+        raise ConfigError(
+            f"the study '{study.name}' probes none of what these targets show; set "
+            "probes.classification.train, probes.segmentation.train or probes.depth.train"
+        )
+    base, read = (
+        request.out / _folder(study.name, request.readings),
+        assume(study, request.readings),
+    )
+    return _with_variations(PlannedRun(study.name, request.readings, mine, read, (), base), request)
+
+
+def _with_variations(planned: PlannedRun, request: Request) -> list[PlannedRun]:
+    """Return a run with its stages, and those of the readings that it cannot hold."""
+    model, study, mine, base = planned.model, planned.study, planned.targets, planned.folder
+    runs = [replace(planned, stages=_wanted_stages(study, stages_of(mine)))]
     for variation in variations(study, mine) if request.other_readings else ():
         if set(variation.readings) & set(request.readings):
             continue

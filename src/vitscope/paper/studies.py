@@ -112,7 +112,8 @@ def paper_study(model: str, targets: Sequence[Target], sources: Sources) -> Stud
     if model in ZOO and model not in PAPER_ZOO:
         raise BackboneError(
             f"'{model}' is not among the paper's twelve models, so that there is nothing of it to "
-            f"reproduce; `vitscope run --model {model} --images FOLDER` runs it"
+            "reproduce; `vitscope reproduce all --study FILE` judges any study by the paper's "
+            "claims"
         )
     if model not in PAPER_ZOO:
         raise nearest_name(model, [PLANTED_MODEL, *REFERENCE_BACKBONES])
