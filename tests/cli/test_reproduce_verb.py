@@ -11,7 +11,8 @@ from tests.cli.command_line import CommandLine
 from vitscope.backbones.zoo import PAPER_ZOO
 from vitscope.paper.targets import TARGETS
 
-PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reproduction.md"
 SHOWN = [
     line
     for block in re.findall(r"^```\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
@@ -27,6 +28,7 @@ def test_the_page_shows_commands() -> None:
 @pytest.mark.parametrize("line", SHOWN)
 def test_every_command_shown_can_be_planned(vitscope: CommandLine, line: str) -> None:
     _, *arguments = shlex.split(line)
+    (vitscope.folder / "examples").symlink_to(ROOT / "examples")
     if "--plan" not in arguments and "--list" not in arguments:
         arguments.append("--plan")
     called = vitscope(*arguments)

@@ -150,7 +150,7 @@ def test_scoring_an_sae_that_is_brought_along(vitscope: CommandLine) -> None:
     assert 0 <= found["stages"]["partition"]["gamma"] <= 1
     told = next(line for line in ended.err.splitlines() if line.startswith("✓ train"))
     fvu = found["stages"]["train"]["given"]["fvu"]
-    assert f"vitscope: FVU {fvu:.3g}, L0" in told and "silent on 1,000 tokens" in told
+    assert f"vitscope: FVU {fvu:.3g}, L0" in told and "on 1,000 tokens" in told
 
 
 @pytest.mark.parametrize("name", ["..", ".", "/", "a/../../b", ".hidden", "con: a\\b"])

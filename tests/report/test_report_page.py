@@ -76,6 +76,20 @@ def test_headlines_follow_the_run_and_name_their_choices(page_of: PageOf) -> Non
     assert "98th percentile, no second mode" in head
 
 
+def test_what_an_sae_does_on_tokens_held_out_leads_where_it_has_seen_the_others(
+    page_of: PageOf,
+) -> None:
+    seen = page_of("much")
+    training, of_all = seen.run.training.training, seen.run.reconstruction.all
+    assert training is not None and seen.run.study.images.eval is None
+    head = seen.text[: seen.text.index("Scope of the features")]
+    both = f"{training.held_out_fvu:.3f} | {of_all.fvu:.3f}"
+    assert re.search(re.escape(both).replace(r"\ \|\ ", r"\s*\|\s*"), head)
+    assert "variance unexplained: held-out tokens | all of these images" in head
+    assert f"on {training.held_out_tokens:,} tokens held out of it" in head
+    assert "variance unexplained: all | outlier tokens" in page_of("little").text
+
+
 def test_every_rule_and_every_setting_is_on_the_page(page_of: PageOf) -> None:
     shown = page_of("much")
     for size in shown.run.partition.by_missing.values():

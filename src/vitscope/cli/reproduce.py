@@ -31,34 +31,25 @@ def reproduce(
         list[str] | None, typer.Option(help="Backbone, again for more; default: the paper's.")
     ] = None,
     study: Annotated[
-        list[Path] | None,
-        typer.Option(help="A study of your own, to be judged by the claims; again for more."),
+        list[Path] | None, typer.Option(help="Judge a study of your own; again for more.")
     ] = None,
-    data: Annotated[
-        Path, typer.Option(help="Folder of imagenet/, ADEChallengeData2016/, nyud/.")
-    ] = DATA,
+    data: Annotated[Path, typer.Option(help="Of imagenet/, ADEChallengeData2016/, nyud/.")] = DATA,
     images: Annotated[
         Path | None, typer.Option(help="Other images than ImageNet: your own photographs.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many images.", min=1)] = None,
     weights: Annotated[Path | None, typer.Option(help="The model's local checkpoint.")] = None,
-    sae: Annotated[
-        Path | None, typer.Option(help="An SAE to use, instead of training one.")
-    ] = None,
+    sae: Annotated[Path | None, typer.Option(help="An SAE, instead of training one.")] = None,
     assume: Annotated[
         list[str] | None, typer.Option(help="Another reading, KEY=VALUE; again for more.")
     ] = None,
-    readings: Annotated[
-        bool, typer.Option(help="Also run the other readings that one run cannot hold.")
-    ] = True,
+    readings: Annotated[bool, typer.Option(help="Also what one run cannot hold.")] = True,
     out: Annotated[Path, typer.Option("--out", help="Folder of all runs and of the page.")] = Path(
         "runs/reproduce"
     ),
     list_: Annotated[bool, typer.Option("--list", help="List what each target needs.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Price it, and run nothing.")] = False,
-    tflops: Annotated[
-        float | None, typer.Option(help="Of --plan: TFLOP/s that the machine sustains.", min=1e-3)
-    ] = None,
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s, of --plan.", min=1e-3)] = None,
     studies: Annotated[
         Path | None, typer.Option(help="Write the study of every model here, and run nothing.")
     ] = None,
@@ -75,13 +66,12 @@ def reproduce(
     if list_:
         _list(json_)
         return
-    sources = Sources(data, images, weights, sae, limit)
     if study and (model or images or limit or weights or sae):
         raise ConfigError("--study says itself what is run on what; leave the other options out")
     request = Request(
         targets=tuple(targets or ()),
         models=tuple(model or ()),
-        sources=sources,
+        sources=Sources(data, images, weights, sae, limit),
         readings=read_assumptions(assume or ()),
         other_readings=readings,
         out=out.absolute(),

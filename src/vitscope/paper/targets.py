@@ -13,7 +13,7 @@ WITH_ATTENTION = (*WITHOUT_SAE, "instability")
 WITH_SAE = ("images", "extract", "train", "outliers", "evaluate")
 WITH_SCOPE = (*WITH_SAE, "score", "partition")
 WITH_PROBES = (*WITH_SCOPE, "probe")
-WHOLE = (*WITH_SCOPE, "stability", "instability", "awcds", "report")
+WHOLE = (*WITH_SCOPE, "stability", "instability", "awcds", "gallery", "report")
 """Stages by what a target looks at: the first two need no SAE and no training images."""
 
 BASE = ("dinov2-b", "deit3-b", "siglip2-b")

@@ -101,13 +101,23 @@ def _awcds(run: Run) -> Headline:
 
 
 def _fvu(run: Run) -> Headline:
-    found = run.reconstruction
+    found, training = run.reconstruction, run.training.training
     l0 = decimal(found.all.l0, 1)
+    computed = "about the mean of all tokens"
+    if l0 != UNDEFINED:
+        computed += f"; {l0} features active per token"
+    if training is None or run.study.images.eval is not None:
+        return Headline(
+            f"{decimal(found.all.fvu)} | {decimal(found.outlier.fvu)}",
+            "variance unexplained: all | outlier tokens",
+            computed,
+        )
+    # the SAE has seen these images, so that what it does on them says little of others
     return Headline(
-        f"{decimal(found.all.fvu)} | {decimal(found.outlier.fvu)}",
-        "variance unexplained: all | outlier tokens",
-        "about the mean of all tokens"
-        + (f"; {l0} features active per token" if l0 != UNDEFINED else ""),
+        f"{decimal(training.held_out_fvu)} | {decimal(found.all.fvu)}",
+        "variance unexplained: held-out tokens | all of these images",
+        f"{whole(training.held_out_tokens)} tokens were never trained on; on all, {computed}; "
+        f"outlier tokens {decimal(found.outlier.fvu)}",
     )
 
 

@@ -151,10 +151,12 @@ def _environment() -> Environment:
 def _notes(run: Run) -> list[str]:
     """Return what a reader must know before looking at a number."""
     notes = [run.study.note] if run.study.note else []
-    if run.study.images.eval is None and run.training.training is not None:
+    training = run.training.training
+    if run.study.images.eval is None and training is not None:
         notes.append(
             "The SAE was trained and evaluated on the same images: reconstruction figures are "
-            "those of the training set."
+            f"those of the training set; on {numbers.whole(training.held_out_tokens)} tokens held "
+            f"out of it, the variance unexplained is {numbers.decimal(training.held_out_fvu)}."
         )
     return notes
 

@@ -124,6 +124,7 @@ class TrainStage(Stage[TrainResult]):
         text, found = f"{result.n_features:,} features", result.training
         if found is not None:
             text += f", {found.n_steps:,} steps, {found.n_tokens:,} tokens"
+            text += f", held-out FVU {short(found.held_out_fvu)}"
         return [("SAE", text + self.remark(result))]
 
     def remark(self, result: TrainResult) -> str:
@@ -133,7 +134,7 @@ class TrainStage(Stage[TrainResult]):
             return ""
         return (
             f"  {found.format}: FVU {short(found.fvu)}, L0 {short(found.l0)}, norm ratio "
-            f"{short(found.norm_ratio)}, {found.dead_share:.0%} silent on {found.n_tokens:,} tokens"
+            f"{short(found.norm_ratio)} on {found.n_tokens:,} tokens"
         )
 
 
