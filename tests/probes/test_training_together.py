@@ -143,6 +143,19 @@ def test_scores_are_those_of_the_pixels(make: Any) -> None:
             assert values["miou"] == pytest.approx(np.mean(ious), rel=1e-9)
 
 
+def test_a_head_that_gives_one_depth_everywhere_has_no_score() -> None:
+    task = Depth(16, (0.001, 10.0), 0.5, PixelMaps(3, SIDE, MEMORY))
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 4, 9, 2, 16, generator=g)
+    logits[..., 1, :] = 0
+    logits[..., 1, 5] = 80  # every softmax in one bin, whatever the tokens
+    target = 9 * torch.rand(4, SIDE, SIDE, generator=g) + 0.5
+    score = task.score(1, 2)
+    score.update(logits, target)
+    for value in score.metrics().values():
+        assert value.isnan().tolist() == [[False, True]]
+
+
 def test_top_1_and_top_5_count_images() -> None:
     score = Classification(8).score(1, 2)
     logits = torch.randn(1, 40, 1, 2, 8, generator=torch.Generator().manual_seed(0))

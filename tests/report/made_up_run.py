@@ -75,6 +75,8 @@ def make_scores(cds: np.ndarray, n_pairs: np.ndarray | None = None) -> FeatureSc
         cds_max=cds,
         cds_drop=cds * 0.9,
         cds_zero=cds * 0.8,
+        **{name: cds / n for n, name in enumerate(("moved", "flicker", "border", "departure"), 2)},
+        **{f"{name}_se": cds / 20 for name in ("moved", "flicker", "border", "departure")},
         n_pairs=pairs.astype(np.int64),
         n_missed=np.zeros(m, np.int64),
         n_exemplars=np.full(m, 16),
@@ -258,6 +260,8 @@ def make_pairs(m: int = N_FEATURES, per_feature: int = 3) -> ScoreResult:
         "emd": rank.astype(np.float64),
         **{name: np.full(n, 0.4) for name in ("null", "cross")},
         **{name: np.full(n, 5) for name in ("cells_first", "cells_second")},
+        **{name: np.full(n, 2.0) for name in ("reach_first", "reach_second")},
+        **{name: np.full(n, 0.5) for name in ("beyond_first", "beyond_second")},
     }
     return ScoreResult(m, 0, N_IMAGES, 8.49, Table(columns))
 

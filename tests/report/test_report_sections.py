@@ -118,6 +118,8 @@ def test_group_rows_are_medians_and_sums_over_their_own_features() -> None:
         assert row["cds"] == pytest.approx(np.median(features["cds"][members]))
         for name in ("mean_on_outlier", "mean_on_other"):
             assert row[name] == pytest.approx(features[name][members].sum())
+        for name in ("moved", "flicker", "border", "departure"):
+            assert row[name] == pytest.approx(features[name][members].mean())
 
 
 def test_group_rows_of_an_empty_group_are_undefined() -> None:

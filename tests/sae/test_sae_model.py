@@ -6,6 +6,7 @@ from tests.sae.dense_sae import random_parameters
 
 from vitscope.errors import SaeError
 from vitscope.sae.model import (
+    AboveThreshold,
     AboveThresholds,
     Activation,
     ConstantNorm,
@@ -127,6 +128,26 @@ def test_some_features_are_those_columns_whatever_the_activation(activation: Act
     sae, x = replace(make_sae(), activation=activation), tokens(50)
     wanted = torch.tensor([39, 0, 7, 7])
     torch.testing.assert_close(sae.encode(x, wanted), sae.encode(x)[:, wanted])
+
+
+@pytest.mark.parametrize("activation", [AboveThreshold(), *VARIANTS], ids=str)
+def test_a_margin_is_above_1_where_a_feature_fires_and_below_where_not(
+    activation: Activation,
+) -> None:
+    sae, x = replace(make_sae(), activation=activation, threshold=0.7), tokens(50)
+    wanted = torch.tensor([39, 0, 7, 11])
+    margins, fires = sae.margins(x, wanted), sae.encode(x, wanted) > 0
+    told = margins.isfinite()
+    assert told.double().mean() > 0.5 and fires[told].any() and not fires[told].all()
+    assert bool((margins[told & fires] >= 1).all()) and bool((margins[told & ~fires] <= 1).all())
+    twice = replace(sae, w_enc=2 * sae.w_enc, b_enc=2 * sae.b_enc).margins(x, wanted)
+    scaled = isinstance(activation, AboveThreshold | AboveThresholds)  # the others' bar scales too
+    torch.testing.assert_close(twice, 2 * margins if scaled else margins, equal_nan=True)
+
+
+def test_a_plain_relu_has_no_margin() -> None:
+    sae = replace(make_sae(), threshold=0.0)
+    assert bool(sae.margins(tokens(5), torch.tensor([1, 2])).isnan().all())
 
 
 def test_thresholds_cut_each_feature_at_its_own() -> None:

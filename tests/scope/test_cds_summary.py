@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -23,12 +24,18 @@ def mean(values: list[float]) -> float:
     return statistics.fmean(values) if values else NAN
 
 
+def standard_error(values: list[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else NAN
+
+
 def slow_summary(pairs: PairScores, feature: int, missing: Missing) -> dict[str, float]:
     """Compute every column of one feature pair by pair."""
     shares: dict[str, list[float]] = {reading: [] for reading in READINGS}
     null: list[float] = []
     cross: list[float] = []
     support: list[float] = []
+    moved: list[float] = []
+    kinds: dict[str, list[float]] = {"flicker": [], "border": [], "departure": []}
     missed = exemplars = 0
     for row in range(len(pairs.feature)):
         if pairs.feature[row] != feature:
@@ -40,20 +47,35 @@ def slow_summary(pairs: PairScores, feature: int, missing: Missing) -> dict[str,
         if a and b:
             for values in shares.values():
                 values.append(float(pairs.emd[row]) / DIAMETER)
+            moved.append(float(pairs.emd[row]) / DIAMETER)
             null.append(float(pairs.null[row]) / DIAMETER)
             support.append((a + b) / 2)
+            kind = ""
         elif a or b:
             missed += 1
             shares["max"].append(1.0)
             shares["zero"].append(0.0)
             support.append(a + b)
+            moved.append(0.0)
+            silent = "second" if a else "first"
+            if getattr(pairs, f"reach_{silent}")[row] >= 0.5:
+                kind = "flicker"
+            else:
+                kind = "border" if getattr(pairs, f"beyond_{silent}")[row] >= 1 else "departure"
+        else:
+            continue
+        for name, values in kinds.items():
+            values.append(float(name == kind))
+    parts = {"moved": moved, **kinds}
     chosen = shares[missing]
     return {
         "cds": mean(chosen),
-        "cds_se": statistics.stdev(chosen) / math.sqrt(len(chosen)) if len(chosen) > 1 else NAN,
+        "cds_se": standard_error(chosen),
         "cds_max": mean(shares["max"]),
         "cds_drop": mean(shares["drop"]),
         "cds_zero": mean(shares["zero"]),
+        **{name: mean(values) for name, values in parts.items()},
+        **{f"{name}_se": standard_error(values) for name, values in parts.items()},
         "n_pairs": len(chosen),
         "n_missed": missed,
         "n_exemplars": exemplars,
@@ -94,6 +116,10 @@ def test_what_a_miss_counts(missing: Missing, expected: float) -> None:
         cross=np.asarray([0.3 * DIAMETER, NAN, NAN]),
         cells_first=np.asarray([3, 2, 0]),
         cells_second=np.asarray([5, 0, 0]),
+        reach_first=np.asarray([1.5, 1.2, 0.2]),
+        reach_second=np.asarray([1.5, 0.9, 0.2]),
+        beyond_first=np.zeros(3),
+        beyond_second=np.zeros(3),
     )
     scores = summarise_pairs(pairs, 1, DIAMETER, missing)
     assert scores.cds[0] == pytest.approx(expected)
@@ -102,6 +128,27 @@ def test_what_a_miss_counts(missing: Missing, expected: float) -> None:
     assert scores.relative[0] == pytest.approx(0.5)
     assert scores.cross[0] == pytest.approx(0.3)
     assert scores.support[0] == 3
+    assert (scores.moved[0], scores.flicker[0]) == (pytest.approx(0.1), 0.5)
+    assert (scores.border[0], scores.departure[0]) == (0, 0)
+
+
+@given(st.integers(0, 10_000))
+def test_moved_and_the_kinds_of_miss_add_up_to_the_score(seed: int) -> None:
+    pairs = random_pairs(np.random.default_rng(seed), 60, 6)
+    s = summarise_pairs(pairs, 7, DIAMETER, "drop")
+    np.testing.assert_allclose(s.moved + s.flicker + s.border + s.departure, s.cds_max, atol=1e-12)
+    missed = sum(rows.astype(int) for rows in pairs.misses.values())
+    np.testing.assert_array_equal(missed, pairs.missed, "each of one kind")
+
+
+def test_without_a_threshold_misses_are_not_told_apart() -> None:
+    pairs = random_pairs(np.random.default_rng(3), 60, 6)
+    nan = np.full(60, NAN)
+    s = summarise_pairs(replace(pairs, reach_first=nan, reach_second=nan), 6, DIAMETER, "max")
+    with_misses = s.n_missed > 0
+    assert with_misses.any()
+    assert np.isnan(s.flicker[with_misses]).all() and np.isnan(s.departure[with_misses]).all()
+    assert np.isfinite(s.moved[with_misses]).all()
 
 
 def test_a_feature_without_a_pair_has_no_score() -> None:
@@ -128,6 +175,8 @@ def test_a_small_spread_survives_a_large_mean() -> None:
     n = 1000
     values = (1.0 - 1e-9 * np.arange(n)).astype(np.float64)
     ones = np.ones(n, np.int64)
-    pairs = PairScores(ones * 0, np.arange(n), ones, values, values, values, ones, ones)
+    pairs = PairScores(
+        ones * 0, np.arange(n), ones, values, values, values, ones, ones, *[values] * 4
+    )
     error = summarise_pairs(pairs, 1, 1.0, "drop").cds_se[0]
     assert error == pytest.approx(statistics.stdev(values.tolist()) / math.sqrt(n), rel=1e-5)

@@ -19,6 +19,7 @@ from vitscope.scope.pairs import (
     PairMaps,
     PairScores,
     feature_maps,
+    feature_reach,
     ordered_pairs,
     place_at_random,
     placement_keys,
@@ -55,6 +56,44 @@ def test_feature_maps_equal_a_slow_loop() -> None:
     np.testing.assert_allclose(first, expected[0], atol=1e-12)
     np.testing.assert_allclose(second, expected[1], atol=1e-12)
     assert 0 < (expected > 0).mean() < 1
+
+
+def test_reach_equals_a_slow_loop_and_a_feature_fires_from_1_on() -> None:
+    tokens, wanted = random_tokens(2), torch.tensor([7, 0, 3])
+    (own, beyond) = feature_reach(SAE, tokens, wanted, OVERLAP)
+    expected = np.full((2, 2, 3), -np.inf)
+    shared = [set(OVERLAP.first.tolist()), set(OVERLAP.second.tolist())]
+    for view in range(2):
+        for place in range(GRID * GRID):
+            x = tokens[view, place] - SAE.b_dec
+            for index, feature in enumerate(wanted.tolist()):
+                pre = float(x @ SAE.w_enc[:, feature] + SAE.b_enc[feature]) / SAE.threshold
+                where = int(place not in shared[view])
+                expected[where, view, index] = max(expected[where, view, index], pre)
+    np.testing.assert_allclose(own, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(beyond, expected[1], rtol=1e-12)
+    maps = np.stack(feature_maps(SAE, tokens, wanted, OVERLAP))
+    np.testing.assert_array_equal(own > 1, maps.reshape(2, 3, -1).any(-1))
+
+
+@pytest.mark.parametrize(
+    ("reach", "beyond", "kind"),
+    [(0.99, 2.0, "flicker"), (0.5, 0.0, "flicker"), (0.49, 1.0, "border"), (0.2, 0.9, "departure")],
+)
+@pytest.mark.parametrize("silent", ["first", "second"])
+def test_a_miss_is_told_by_the_silent_view(
+    reach: float, beyond: float, kind: str, silent: str
+) -> None:
+    pair = random_pairs(np.random.default_rng(0), 1, 1)
+    other = "second" if silent == "first" else "first"
+    values = {
+        f"cells_{silent}": 0, f"cells_{other}": 3, f"reach_{silent}": reach, f"reach_{other}": 3.0,
+        f"beyond_{silent}": beyond, f"beyond_{other}": 3.0,
+    }  # fmt: skip
+    missed = replace(pair, **{name: np.asarray([value]) for name, value in values.items()})
+    assert {name for name, rows in missed.misses.items() if rows[0]} == {kind}
+    unknown = replace(missed, **{f"reach_{silent}": np.asarray([np.nan])})
+    assert unknown.untold[0] and not any(rows[0] for rows in unknown.misses.values())
 
 
 def test_the_views_are_not_interchangeable() -> None:

@@ -47,4 +47,8 @@ def random_pairs(random: np.random.Generator, n: int, n_features: int) -> PairSc
         cross=np.where(both & (random.random(n) < 0.8), random.random(n) * 6, np.nan),
         cells_first=cells[0],
         cells_second=cells[1],
+        reach_first=np.where(cells[0] > 0, 1, 0) + random.random(n),
+        reach_second=np.where(cells[1] > 0, 1, 0) + random.random(n),
+        beyond_first=1.5 * random.random(n),
+        beyond_second=1.5 * random.random(n),
     )

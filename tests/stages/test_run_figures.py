@@ -146,6 +146,10 @@ def test_pairs_that_say_nothing_come_last(run: Run) -> None:
         cross=nan,
         cells_first=whole(0, 0, 3, 1),
         cells_second=whole(0, 2, 1, 1),
+        reach_first=nan,
+        reach_second=nan,
+        beyond_first=nan,
+        beyond_second=nan,
     )
 
     def shown(n: int) -> list[tuple[int, list[str]]]:

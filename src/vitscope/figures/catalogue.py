@@ -13,6 +13,7 @@ from vitscope.figures.files import save_figure
 from vitscope.figures.gallery import plot_gallery
 from vitscope.figures.histograms import plot_cds, plot_cds_beside, plot_norms
 from vitscope.figures.instability import plot_instability, plot_shifts
+from vitscope.figures.misses import plot_misses
 from vitscope.figures.removal import plot_reliability
 from vitscope.figures.scaling import plot_scaling, read_scaling
 from vitscope.figures.style import HIGH, INK, LOW
@@ -219,6 +220,11 @@ FIGURES: dict[str, Drawing] = {
         "awCDS over images",
         FOR_TOKEN_MAPS,
         lambda run: plot_awcds_maps(run.token_maps, run.outliers.tau),
+    ),
+    "misses": Drawing(
+        "pairs missed, by strength and by kind",
+        ("score",),
+        lambda run: plot_misses(run.scoring.scores),
     ),
     "instability": Drawing(
         "attention instability (Table 7)",

@@ -4,6 +4,7 @@ Axes beside those of ``axes``: V variants of the tokens, P positions, h heads of
 outputs of a head, S pixels a side.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -13,6 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from vitscope.axes import Float, Int64
 from vitscope.probes.pixels.maps import PixelMaps
+
+STUCK_SPREAD = 1e-3
+"""A depth head whose depths deviate by less than this share of their mean gives one depth."""
 
 
 class Score(Protocol):
@@ -225,20 +229,25 @@ class Depth:
 
     def score(self, n_variants: int, n_heads: int) -> "DepthScore":
         """Return an empty score."""
-        return DepthScore(self, torch.zeros(4, n_variants, n_heads, dtype=torch.float64))
+        return DepthScore(self, torch.zeros(6, n_variants, n_heads, dtype=torch.float64))
 
 
 @dataclass
 class DepthScore:
     """Squared errors over the counted pixels.
 
+    A head that gives one depth everywhere has no score. At the high learning rates that the paper
+    draws for depth, one step on long tokens can drive every softmax into a single bin; no gradient
+    comes back through it, and what the tokens hold no longer matters.
+
     Attributes:
         task: what makes depths of logits.
-        sums: squared errors, pixels, per-image root mean squares, images with pixels, [4, V, h].
+        sums: squared errors, pixels, per-image root mean squares, images with pixels, depths,
+            squared depths, [6, V, h].
     """
 
     task: Depth
-    sums: Float[Tensor, "4 V h"]
+    sums: Float[Tensor, "6 V h"]
 
     def update(self, logits: Float[Tensor, "V B P h C"], target: Float[Tensor, "B S S"]) -> None:
         """Take in a batch."""
@@ -249,9 +258,14 @@ class DepthScore:
         pixels = n.sum().expand_as(self.sums[0])
         roots = (squares / n.clamp_min(1)).sqrt().sum(2)
         images = (n > 0).sum().expand_as(self.sums[0])
-        self.sums += torch.stack([squares.sum(2), pixels, roots, images]).cpu()
+        given = depth.double() * mask
+        means = given.sum((2, 3, 4)), (given * depth).sum((2, 3, 4))
+        self.sums += torch.stack([squares.sum(2), pixels, roots, images, *means]).cpu()
 
     def metrics(self) -> dict[str, Float[Tensor, "V h"]]:
         """Return the error over all pixels, and the mean of the images' errors, in metres."""
-        squares, pixels, roots, images = self.sums
-        return {"rmse": (squares / pixels).sqrt(), "rmse_per_image": roots / images}
+        squares, pixels, roots, images, depths, squared_depths = self.sums
+        mean = depths / pixels
+        is_stuck = (squared_depths / pixels - mean.square()) < (STUCK_SPREAD * mean).square()
+        found = {"rmse": (squares / pixels).sqrt(), "rmse_per_image": roots / images}
+        return {name: value.masked_fill(is_stuck, math.nan) for name, value in found.items()}

@@ -132,11 +132,12 @@ def summed_up(
         objective: which metric chooses.
         trials: of every variant.
         trained: their heads.
-        metrics: name -> [V, h], NaN where a head has diverged.
+        metrics: name -> [V, h], NaN where a head has diverged or is stuck.
         n_images: in the training and in the validation set.
     """
     arrays = {name: value.double().numpy() for name, value in metrics.items()}
-    values, diverged = arrays[objective.metric], trained.diverged.numpy()
+    values = arrays[objective.metric]
+    diverged = np.isnan(values)
     best = best_of_searches(values, trials, higher_is_better=objective.higher_is_better)
     variants = tuple(
         _variant_result(

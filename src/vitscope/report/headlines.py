@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vitscope.figures.numbers import UNDEFINED, decimal, percent, significant, whole
 from vitscope.run import Run
 from vitscope.scope.awcds import NormSpectrum
+from vitscope.scope.pairs import MISS_KINDS
 from vitscope.stages.partition import PartitionResult
 from vitscope.store.tables import tables_of
 
@@ -126,8 +127,9 @@ def group_rows(partition: PartitionResult) -> list[dict[str, Any]]:
 
     A row has ``name`` and ``n``; the medians over features of ``cds``, ``relative`` (over the
     relocation null), ``support`` (active overlap patches), ``survival`` (share of pairs with mass
-    in both views) and ``density`` (share of tokens); and the sums over features of the mean
-    activation on an outlier token and on another.
+    in both views) and ``density`` (share of tokens); the means of what ``cds_max`` adds up from,
+    ``moved`` and the kinds of miss; and the sums over features of the mean activation on an outlier
+    token and on another.
     """
     features = partition.features
     medians = ("cds", "relative", "support", "survival", "density")
@@ -137,11 +139,17 @@ def group_rows(partition: PartitionResult) -> list[dict[str, Any]]:
         group = partition.group(name)
         row: dict[str, Any] = {"name": name, "n": len(group)}
         row |= {column: median(features[column][group]) for column in medians}
+        row |= {column: _mean(features[column][group]) for column in ("moved", *MISS_KINDS)}
         for column in sums:
             values = features[column][group]
             row[column] = float(np.nansum(values)) if np.isfinite(values).any() else math.nan
         rows.append(row)
     return rows
+
+
+def _mean(values: NDArray[Any]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def run_row(run: Run) -> dict[str, Any]:

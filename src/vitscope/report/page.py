@@ -1,7 +1,7 @@
 """The report as one HTML file that asks nothing of the network, rendered from a run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from vitscope.report.removal import diverged_heads, probe_table, task_sizes, zer
 from vitscope.report.thresholds import gamma_view, tau_view
 from vitscope.run import Run
 from vitscope.scope.gallery import GalleryFeature, GalleryImage
+from vitscope.scope.pairs import MISS_KINDS
 from vitscope.stages.images import ImagesStage
 from vitscope.store.stamp import Stamp, library_versions
 from vitscope.study import dump_study
@@ -30,7 +31,17 @@ from vitscope.study import dump_study
 SKIPPED_SHOWN = 50
 """Skipped images listed on the page; ``skipped.csv`` has them all."""
 
-ON_PAGE = ("cds", "norms", "norm-maps", "awcds", "awcds-maps", "instability", "shifts", "training")
+ON_PAGE = (
+    "cds",
+    "misses",
+    "norms",
+    "norm-maps",
+    "awcds",
+    "awcds-maps",
+    "instability",
+    "shifts",
+    "training",
+)
 """Figures of every report, where the run has what they are drawn from."""
 
 THINNEST, THICKEST = 0.7, 2.4
@@ -221,7 +232,7 @@ def feature_card(shown: GalleryFeature, run: Run) -> FeatureCard:
         position=100 * min(max(cds, 0.0), 1.0) if math.isfinite(cds) else 0.0,
         facts=(
             ("pairs", whole(row["n_pairs"]), "exemplar pairs that enter the score"),
-            ("missed", whole(row["n_missed"]), "pairs active in exactly one of the two views"),
+            ("missed", _missed(row), "pairs active in exactly one of the two views, and why"),
             ("support", decimal(row["support"], 1), "active patches of the overlap, on average"),
             ("null", decimal(row["null"]), "score if the same maps lay at random"),
             (
@@ -235,6 +246,14 @@ def feature_card(shown: GalleryFeature, run: Run) -> FeatureCard:
             (image.image_id, _distance(image, run), _views(image, shift)) for image in shown.images
         ),
     )
+
+
+def _missed(row: Mapping[str, Any]) -> str:
+    """Write how many pairs were missed, and what the most of them are."""
+    kinds = {kind: float(row[kind]) for kind in MISS_KINDS}
+    if not row["n_missed"] or not all(map(math.isfinite, kinds.values())):
+        return whole(row["n_missed"])
+    return f"{whole(row['n_missed'])}, mostly {max(kinds, key=kinds.__getitem__)}"
 
 
 def _views(image: GalleryImage, shift: int) -> tuple[ViewCard, ...]:

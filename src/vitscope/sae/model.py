@@ -195,6 +195,34 @@ class SparseAutoencoder:
             return torch.addmm(self.b_enc, seen - self.b_dec, self.w_enc)
         return torch.addmm(self.b_enc[features], seen - self.b_dec, self.w_enc[:, features])
 
+    def margins(self, x: Rows, features: Int64[Tensor, "F"]) -> Codes:
+        """Return how near each feature is to firing: its pre-activation over what it must exceed.
+
+        Args:
+            x: raw activations ``[N, d]``.
+            features: indices of the features wanted, in the order wanted.
+
+        Returns:
+            ``[N, F]``: 1 at the threshold, more where the feature fires. What must be exceeded is
+            θ; the feature's own θ; for a top-k the token's K-th largest pre-activation; the largest
+            of the feature's group. NaN where that is not above 0, as under a plain ReLU, so that
+            there is no scale.
+        """
+        whole = isinstance(self.activation, TopK | GroupMax)
+        pre = self.pre_activations(x, None if whole else features)
+        match self.activation:
+            case AboveThreshold():
+                bar = pre.new_full((1, 1), self.threshold)
+            case AboveThresholds(thresholds):
+                bar = thresholds[features].to(pre.dtype)[None]
+            case TopK():
+                bar = pre.topk(self.k, -1).values[:, -1:]
+            case GroupMax():
+                highest = pre.unflatten(-1, (self.k, -1)).amax(-1)
+                bar = highest[:, features // (self.n_features // self.k)]
+        mine = pre[:, features] if whole else pre
+        return torch.where(bar > 0, mine / bar, torch.nan)
+
     def decode(self, codes: Codes, like: Rows | None = None) -> Rows:
         """Return the reconstruction ``[N, d]`` of codes ``[N, m]``, in raw units.
 

@@ -20,6 +20,15 @@ class FeatureScores:
         cds_max: a pair that is empty in exactly one view counts D_grid.
         cds_drop: such a pair counts nothing.
         cds_zero: such a pair counts 0.
+        moved: share of ``cds_max`` from pairs with mass in both views: with the three below it adds
+            up to ``cds_max``, unless the SAE has no threshold to tell misses apart by.
+        moved_se: its standard error over pairs.
+        flicker: share of pairs missed though the feature is still near its threshold.
+        flicker_se: its standard error.
+        border: share of pairs missed as the content lies across the edge of what both views show.
+        border_se: its standard error.
+        departure: share of pairs missed otherwise.
+        departure_se: its standard error.
         n_pairs: pairs that enter ``cds``.
         n_missed: pairs empty in exactly one view.
         n_exemplars: pairs looked at.
@@ -35,6 +44,14 @@ class FeatureScores:
     cds_max: Reals
     cds_drop: Reals
     cds_zero: Reals
+    moved: Reals
+    moved_se: Reals
+    flicker: Reals
+    flicker_se: Reals
+    border: Reals
+    border_se: Reals
+    departure: Reals
+    departure_se: Reals
     n_pairs: NDArray[np.int64]
     n_missed: NDArray[np.int64]
     n_exemplars: NDArray[np.int64]
@@ -84,6 +101,11 @@ def summarise_pairs(
         "drop": scored(share, kept),
         "zero": scored(np.where(kept, share, 0.0), kept | missed),
     }
+    parts = {"moved": scored(np.where(kept, share, 0.0), kept | missed)}
+    parts |= {
+        kind: scored(np.where(pairs.untold, np.nan, rows), kept | missed)
+        for kind, rows in pairs.misses.items()
+    }
     cds, error, count = readings[missing]
     null = per_feature(pairs.null / diameter, kept)[0]
     cells = np.where(
@@ -96,6 +118,8 @@ def summarise_pairs(
         cds_max=readings["max"][0],
         cds_drop=readings["drop"][0],
         cds_zero=readings["zero"][0],
+        **{name: value for name, (value, _, _) in parts.items()},
+        **{f"{name}_se": spread for name, (_, spread, _) in parts.items()},
         n_pairs=count.astype(np.int64),
         n_missed=np.bincount(pairs.feature[missed], minlength=n_features),
         n_exemplars=n_exemplars.astype(np.int64),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,14 @@ from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.exemplars import Wanted
 from vitscope.scope.views import Overlap
 from vitscope.transport.emd import emd
+
+MissKind = Literal["flicker", "border", "departure"]
+"""Where a miss comes from; see :attr:`PairScores.misses`."""
+
+MISS_KINDS: tuple[MissKind, ...] = get_args(MissKind)
+
+FLICKER = 0.5
+"""Share of what it must exceed to which a feature comes that has not gone, though it is silent."""
 
 _VIEWS = ("first", "second")
 _ENTRY_BITS, _ATTEMPT_BITS = 24, 24
@@ -44,6 +52,11 @@ class PairScores:
             both pairs, and they differ.
         cells_first: active overlap cells in view 1.
         cells_second: active overlap cells in view 2.
+        reach_first: how near the feature comes to firing on the overlap, in view 1: the largest
+            pre-activation there over what it must exceed; NaN where the SAE has no threshold.
+        reach_second: the same in view 2.
+        beyond_first: the same on the patches that view 1 alone shows.
+        beyond_second: on those that view 2 alone shows.
     """
 
     feature: NDArray[np.int64]
@@ -54,12 +67,16 @@ class PairScores:
     cross: Reals
     cells_first: NDArray[np.int64]
     cells_second: NDArray[np.int64]
+    reach_first: Reals
+    reach_second: Reals
+    beyond_first: Reals
+    beyond_second: Reals
 
     @classmethod
     def empty(cls) -> Self:
         """Return no pair at all."""
         whole, real = np.zeros(0, np.int64), np.zeros(0)
-        return cls(whole, whole, whole, real, real, real, whole, whole)
+        return cls(whole, whole, whole, real, real, real, whole, whole, real, real, real, real)
 
     @classmethod
     def concatenated(cls, chunks: Sequence[Self]) -> Self:
@@ -78,8 +95,33 @@ class PairScores:
 
     @property
     def missed(self) -> NDArray[np.bool_]:
-        """Pairs with mass in exactly one view: the feature left the shared content."""
+        """Pairs with mass in exactly one view."""
         return (self.cells_first > 0) != (self.cells_second > 0)
+
+    @property
+    def misses(self) -> dict[MissKind, NDArray[np.bool_]]:
+        """The missed pairs by where the miss comes from; those of an SAE without threshold in none.
+
+        The view in which the feature is silent decides. *Flicker*: its pre-activation still comes
+        to ``FLICKER`` of what it must exceed, so that a small change crossed the threshold; two
+        thresholds for one signal are Canny's hysteresis. *Border*: it does not, but fires on
+        patches that this view alone shows, so that its content lies across the overlap's edge.
+        *Departure*: neither.
+        """
+        reach = self._of_silent_view(self.reach_first, self.reach_second)
+        beyond = self._of_silent_view(self.beyond_first, self.beyond_second)
+        told = self.missed & ~self.untold
+        flicker = told & (reach >= FLICKER)
+        border = told & ~flicker & (beyond >= 1)
+        return {"flicker": flicker, "border": border, "departure": told & ~flicker & ~border}
+
+    @property
+    def untold(self) -> NDArray[np.bool_]:
+        """Missed pairs of which nothing tells where the miss comes from: without a threshold."""
+        return self.missed & np.isnan(self._of_silent_view(self.reach_first, self.reach_second))
+
+    def _of_silent_view(self, first: Reals, second: Reals) -> Reals:
+        return np.where(self.cells_second == 0, second, first)
 
 
 @dataclass(frozen=True)
@@ -150,6 +192,27 @@ class PairMaps:
         return cls(maps("first"), maps("second"), side)
 
 
+def feature_reach(
+    sae: SparseAutoencoder,
+    tokens: Float[Tensor, "2 P d"],
+    features: Int64[Tensor, "F"],
+    overlap: Overlap,
+) -> Reals:
+    """Return how near ``features`` come to firing: on the overlap and beyond it, by view [2, 2, F].
+
+    The largest of ``SparseAutoencoder.margins`` over the overlap's patches, and over the others.
+    """
+    found = np.empty((2, 2, len(features)))
+    for view, positions in enumerate((overlap.first, overlap.second)):
+        margins = sae.margins(tokens[view], features.to(tokens.device)).double().cpu().numpy()
+        shared = np.zeros(len(margins), np.bool_)
+        shared[positions] = True
+        # fmax: a token without a bar to exceed says nothing, the others do
+        found[0, view] = np.fmax.reduce(margins[shared])
+        found[1, view] = np.fmax.reduce(margins[~shared])
+    return found
+
+
 def feature_maps(
     sae: SparseAutoencoder,
     tokens: Float[Tensor, "2 P d"],
@@ -196,9 +259,9 @@ def score_stream(
     scored: list[Future[PairScores]] = []
     with ThreadPoolExecutor(1) as beside:
         for tokens, images, image_ids in batches:
-            maps = _batch_maps(sae.to(tokens.device), tokens, images, wanted, overlap)
+            maps, reach = _batch_maps(sae.to(tokens.device), tokens, images, wanted, overlap)
             counts = [len(wanted[image].features) for image in images]
-            pairs = _without_distances(images, counts, wanted, maps)
+            pairs = _without_distances(images, counts, wanted, maps, reach)
             names = [name for name, n in zip(image_ids, counts, strict=True) for _ in range(n)]
             every.append(maps)
             scored.append(beside.submit(distances, pairs, names, maps))
@@ -297,20 +360,31 @@ def _batch_maps(
     images: Sequence[int],
     wanted: Mapping[int, Wanted],
     overlap: Overlap,
-) -> PairMaps:
-    """Encode, for every image of a batch, the features that want it, and no other."""
+) -> tuple[PairMaps, Reals]:
+    """Encode, for every image of a batch, the features that want it, and no other.
+
+    Returns:
+        the maps of N pairs, and :func:`feature_reach` of them, [2, 2, N].
+    """
     chunks: list[PairMaps] = []
+    reach: list[Reals] = []
     for row, image in enumerate(images):
         features = torch.from_numpy(wanted[image].features)
         views = tokens[2 * row : 2 * row + 2]
         chunks.append(PairMaps.of(*feature_maps(sae, views, features, overlap)))
-    return PairMaps.joined(chunks)
+        reach.append(feature_reach(sae, views, features, overlap))
+    return PairMaps.joined(chunks), np.concatenate(reach, axis=-1)
 
 
 def _without_distances(
-    images: Sequence[int], counts: Sequence[int], wanted: Mapping[int, Wanted], maps: PairMaps
+    images: Sequence[int],
+    counts: Sequence[int],
+    wanted: Mapping[int, Wanted],
+    maps: PairMaps,
+    reach: Reals,
 ) -> PairScores:
     unknown = np.full(sum(counts), np.nan)
+    (reach_first, reach_second), (beyond_first, beyond_second) = reach
     return PairScores(
         feature=np.concatenate([wanted[image].features for image in images]),
         rank=np.concatenate([wanted[image].ranks for image in images]),
@@ -320,6 +394,10 @@ def _without_distances(
         cross=unknown,
         cells_first=np.diff(maps.first.indptr).astype(np.int64),
         cells_second=np.diff(maps.second.indptr).astype(np.int64),
+        reach_first=reach_first,
+        reach_second=reach_second,
+        beyond_first=beyond_first,
+        beyond_second=beyond_second,
     )
 
 

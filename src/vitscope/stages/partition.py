@@ -97,6 +97,7 @@ class PartitionStage(Stage[PartitionResult]):
 
     name = "partition"
     after = ("backbone", "train", "evaluate", "score")
+    version = 2
     Result = PartitionResult
 
     def settings(self, job: Job) -> Mapping[str, Any]:

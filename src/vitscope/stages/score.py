@@ -54,6 +54,7 @@ class ScoreStage(Stage[ScoreResult]):
     name = "score"
     after = ("backbone", "images", "train", "evaluate")
     shared = True
+    version = 2
     Result = ScoreResult
 
     def settings(self, job: Job) -> Mapping[str, Any]:

@@ -32,6 +32,10 @@ const shown = [
   numeric("max_activation", "max.", "largest activation", (v) => decimal(v, 2)),
   numeric("n_pairs", "pairs", "exemplar pairs that enter the score", whole),
   numeric("n_missed", "missed", "pairs active in exactly one of the two views", whole),
+  numeric("moved", "moved", "part of the score from pairs that fire in both views", decimal),
+  numeric("flicker", "flicker", "share of pairs missed though the feature is still near its threshold", percent),
+  numeric("border", "border", "share of pairs missed as the content lies across the overlap's edge", percent),
+  numeric("departure", "departure", "share of pairs missed as the feature has gone", percent),
   numeric("relative", "of null", "score without missed pairs over that of random placement: about 1 at random", (v) => decimal(v, 2), false),
 ].filter((column) => ["feature", "group"].includes(column.key) || column.key in columns)
   .filter((column) => column.key !== "label" || labels.length > 0);
