@@ -5,7 +5,6 @@ cross their threshold at the least change of context, which says little of what 
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -85,12 +84,11 @@ def plot_misses(pairs: PairScores) -> Figure:
         ax.plot([place, place], [low, high], color=INK, lw=1.0)
         top = share if n == 0 else high
         ax.annotate(
-            f"{n:,}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center",
-            fontsize=SMALL_PT, color=INK,
+            f"{n:,}" + ("" if place else " pairs"), (place, top), xytext=(0, 2),
+            textcoords="offset points", ha="center", fontsize=SMALL_PT, color=INK,
         )  # fmt: skip
-    ends = [f"{one:g}" for one in STRENGTHS]
-    names = [f"{low}–{high}" for low, high in pairwise(ends)]
-    ax.set_xticks(places, [*names, f"{ends[-1]}+"])
+    ax.set_xticks(places - 0.5, [f"{low:g}" for low in STRENGTHS])
+    ax.set_xlim(-0.5, len(STRENGTHS) - 0.5)
     ax.set_ylim(0, max(1.15 * float(bottom.max()), 0.05))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     add_legend(panel.figure, *ax.get_legend_handles_labels())
