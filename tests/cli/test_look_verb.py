@@ -110,7 +110,7 @@ def test_the_summary_is_that_of_the_run(looked: Path) -> None:
 def figures(**changed: object) -> LookSummary:
     from vitscope.look.summary import GroupFigures
 
-    group = GroupFigures(n=20, n_firm=3, missed_share=0.1, over_null=0.3)
+    group = GroupFigures(20, 3, missed_share=0.1, flicker_share=0.9, over_null=0.3)
     given = {
         "n_photographs": 30, "n_features": 100, "n_firing": 60, "n_scored": 40,
         "median_pairs": 6.0, "missed_share": 0.2, "gamma": 0.3, "two_modes": False,
@@ -124,8 +124,9 @@ def figures(**changed: object) -> LookSummary:
     [
         ({"moves_farther": 0.52}, "the groups do not differ", "move farther"),
         ({"moves_farther": 0.65}, "differ little", "do not differ"),
-        ({"moves_farther": 0.9}, "global features do move farther", "flicker"),
+        ({"moves_farther": 0.9}, "global features do move farther", "sees the whole"),
         ({"moves_farther": float("nan")}, "too few features", "nan"),
+        ({"moves_farther": 0.9}, "In 90 % of those global pairs it stayed near", "nan"),
         ({"two_modes": False}, "a convention, not a border", "lies between"),
         ({"two_modes": True}, "γ lies between them", "convention"),
         ({"half_spearman": float("nan")}, "Too few pairs", "nan"),

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import get_args
 
 import numpy as np
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.scope.toy_dictionary import random_pairs
 
+from vitscope.errors import ConfigError
 from vitscope.scope.cds import FeatureScores, summarise_pairs
 from vitscope.scope.pairs import PairScores
 from vitscope.scope.settings import Missing
@@ -149,6 +150,28 @@ def test_without_a_threshold_misses_are_not_told_apart() -> None:
     assert with_misses.any()
     assert np.isnan(s.flicker[with_misses]).all() and np.isnan(s.departure[with_misses]).all()
     assert np.isfinite(s.moved[with_misses]).all()
+
+
+@given(st.integers(0, 1000), st.floats(0, 3))
+def test_weak_pairs_are_left_out_and_what_is_left_is_as_it_was(seed: int, least: float) -> None:
+    pairs = random_pairs(np.random.default_rng(seed), 40, 5)
+    kept = pairs.strong(least)
+    rows = [
+        row
+        for row in range(40)
+        if least == 0 or max(pairs.reach_first[row], pairs.reach_second[row]) >= least
+    ]
+    for f in fields(PairScores):
+        np.testing.assert_array_equal(getattr(kept, f.name), getattr(pairs, f.name)[rows])
+
+
+def test_strength_needs_a_threshold() -> None:
+    pairs, nan = random_pairs(np.random.default_rng(0), 9, 2), np.full(9, NAN)
+    without = replace(pairs, reach_first=nan, reach_second=nan)
+    assert without.strong(0) is without
+    with pytest.raises(ConfigError, match="this SAE has none"):
+        without.strong(2)
+    assert PairScores.empty().strong(2).feature.size == 0
 
 
 def test_a_feature_without_a_pair_has_no_score() -> None:

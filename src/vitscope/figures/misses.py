@@ -52,7 +52,7 @@ def miss_rates(pairs: PairScores) -> MissRates:
     Strength is that of the stronger view: the other decides whether the pair is missed. Pairs of an
     SAE without thresholds have none, and are not counted.
     """
-    strength = np.fmax(pairs.reach_first, pairs.reach_second)
+    strength = pairs.strength
     fires = (pairs.kept | pairs.missed) & np.isfinite(strength) & ~pairs.untold
     # a feature fires from 1 on, but for the last digit of a division
     at = np.searchsorted(STRENGTHS, np.maximum(strength, 1.0), side="right") - 1

@@ -60,12 +60,14 @@ class GroupFigures:
         n: how many.
         n_firm: whose score has γ outside of its 95 %.
         missed_share: of their pairs, those in which a feature fires in one view alone.
+        flicker_share: of these, those in which it stays near its threshold in the other view.
         over_null: median of the CDS without misses, over that of random placement.
     """
 
     n: int
     n_firm: int
     missed_share: float
+    flicker_share: float
     over_null: float
 
 
@@ -134,6 +136,12 @@ def _missed_share(run: Run, features: NDArray[np.int64]) -> float:
     return float(run.features["n_missed"][features].sum()) / pairs if pairs else float("nan")
 
 
+def _flicker_share(run: Run, features: NDArray[np.int64]) -> float:
+    pairs = run.scoring.scores
+    missed = pairs.missed & np.isin(pairs.feature, features)
+    return float(pairs.misses["flicker"][missed].mean()) if missed.any() else float("nan")
+
+
 def _firm(run: Run) -> NDArray[np.bool_]:
     """Return whose interval, Student's over so few pairs, leaves γ out."""
     gap = np.abs(run.partition.cds - run.partition.gamma)
@@ -149,6 +157,7 @@ def _group(run: Run, features: NDArray[np.int64], firm: NDArray[np.bool_]) -> Gr
         n=len(features),
         n_firm=int(firm[features].sum()),
         missed_share=_missed_share(run, features),
+        flicker_share=_flicker_share(run, features),
         over_null=float(np.median(known)) if known.size else float("nan"),
     )
 
@@ -239,6 +248,11 @@ def _groups(found: LookSummary) -> str:
         f"Why global: in {percent(high.missed_share)} of the global features' pairs the feature "
         f"went out in one view, in {percent(local.missed_share)} of the local ones'. "
     )
+    if np.isfinite(high.flicker_share):
+        told += (
+            f"In {percent(high.flicker_share)} of those global pairs it stayed near its threshold "
+            "there: it flickered, and had not gone. "
+        )
     share = found.moves_farther
     if not np.isfinite(share):
         return told + "Beyond that, too few features are in one of the groups to compare them."

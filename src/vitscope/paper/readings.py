@@ -111,7 +111,7 @@ def _of_scope(run: FinishedRun) -> Iterator[Row]:
     if not run.run.has("partition"):
         return
     scope, scoring, n_features = run.study.scope, run.run.scoring, run.run.partition.cds.size
-    pairs = scoring.scores
+    pairs = scoring.scores.strong(scope.min_strength)
     gammas = {"its own γ": scope.gamma}
     stated = find_number("table4", run.model, "gamma")
     if stated is not None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vitscope.axes import Reals
 from vitscope.draws import draw_key
+from vitscope.errors import ConfigError
 from vitscope.sae.model import SparseAutoencoder
 from vitscope.scope.exemplars import Wanted
 from vitscope.scope.views import Overlap
@@ -87,6 +88,26 @@ class PairScores:
     def take(self, rows: NDArray[np.int64]) -> "PairScores":
         """Return some of the rows, in the order asked for."""
         return PairScores(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @property
+    def strength(self) -> Reals:
+        """How far the feature exceeds its threshold in the stronger view; NaN without one."""
+        return np.fmax(self.reach_first, self.reach_second)
+
+    def strong(self, least: float) -> "PairScores":
+        """Return the pairs of at least this strength; all of them for 0.
+
+        Raises:
+            ConfigError: there are pairs, and their SAE has no threshold to compare with.
+        """
+        if least <= 0:
+            return self
+        if len(self.feature) and np.isnan(self.strength).all():
+            raise ConfigError(
+                "scope.min_strength compares with a threshold, and this SAE has none (a plain "
+                "ReLU); leave it out"
+            )
+        return self.take(np.flatnonzero(self.strength >= least))
 
     @property
     def kept(self) -> NDArray[np.bool_]:

@@ -38,6 +38,10 @@ class ScopeSettings(Settings):
     """Pairs that a score needs; with fewer a feature is unscored. On small image sets a mean over
     one or two pairs says little."""
 
+    min_strength: float = Field(default=0.0, ge=0)
+    """Pairs count in whose stronger view the feature comes to so many times its threshold; weaker
+    ones cross it at the least change, and are left out. 0 counts all, as the paper does."""
+
     unscored: UnscoredRule = "separate"
     """Where features without a score go."""
 

@@ -102,7 +102,7 @@ class PartitionStage(Stage[PartitionResult]):
 
     def settings(self, job: Job) -> Mapping[str, Any]:
         """Return how pairs are averaged and where they are cut."""
-        names = {"missing", "min_pairs", "unscored", "gamma", "shift"}
+        names = {"missing", "min_pairs", "min_strength", "unscored", "gamma", "shift"}
         return job.study.scope.model_dump(include=names)
 
     def run(self, job: Job) -> PartitionResult:
@@ -140,7 +140,8 @@ def feature_scores(job: Job) -> FeatureScores:
     """Average the scored pairs of a run under its rule for a missed pair."""
     found, scope = job.result(ScoreStage), job.study.scope
     m = job.result(TrainStage).n_features
-    return summarise_pairs(found.scores, m, found.diameter, scope.missing, scope.min_pairs)
+    pairs = found.scores.strong(scope.min_strength)
+    return summarise_pairs(pairs, m, found.diameter, scope.missing, scope.min_pairs)
 
 
 def _sizes(settings: ScopeSettings, scores: FeatureScores, rule: Missing) -> GroupSizes:

@@ -61,9 +61,11 @@ class StabilityStage(Stage[StabilityResult]):
 
 def _within(job: Job) -> Iterator[Agreement]:
     found, study = job.result(ScoreStage), job.study
+    pairs = found.scores.strong(study.scope.min_strength)
+    names = dict(zip(found.pairs["image"].tolist(), found.pairs["image_id"].tolist(), strict=True))
     return within_run(
-        found.scores,
-        [str(name) for name in found.pairs["image_id"]],
+        pairs,
+        [str(names[image]) for image in pairs.image.tolist()],
         job.result(TrainStage).n_features,
         found.diameter,
         study.scope,
