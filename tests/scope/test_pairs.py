@@ -61,15 +61,26 @@ def test_feature_maps_equal_a_slow_loop() -> None:
 def test_reach_equals_a_slow_loop_and_a_feature_fires_from_1_on() -> None:
     tokens, wanted = random_tokens(2), torch.tensor([7, 0, 3])
     (own, beyond) = feature_reach(SAE, tokens, wanted, OVERLAP)
-    expected = np.full((2, 2, 3), -np.inf)
-    shared = [set(OVERLAP.first.tolist()), set(OVERLAP.second.tolist())]
-    for view in range(2):
-        for place in range(GRID * GRID):
-            x = tokens[view, place] - SAE.b_dec
-            for index, feature in enumerate(wanted.tolist()):
-                pre = float(x @ SAE.w_enc[:, feature] + SAE.b_enc[feature]) / SAE.threshold
-                where = int(place not in shared[view])
-                expected[where, view, index] = max(expected[where, view, index], pre)
+    margins = np.empty((2, GRID, GRID, 3))
+    for view, row, column in np.ndindex(2, GRID, GRID):
+        x = tokens[view, row * GRID + column] - SAE.b_dec
+        for index, feature in enumerate(wanted.tolist()):
+            pre = float(x @ SAE.w_enc[:, feature] + SAE.b_enc[feature])
+            margins[view, row, column, index] = pre / SAE.threshold
+    s = OVERLAP.shift
+    on_overlap = margins[0, s:, s:], margins[1, : GRID - s, : GRID - s]
+    expected = np.full((2, 2, 3), np.nan)
+    for view, index in np.ndindex(2, 3):
+        expected[0, view, index] = on_overlap[view][..., index].max()
+        other = on_overlap[1 - view][..., index]
+        peak = np.asarray(np.unravel_index(other.argmax(), other.shape)) + s  # in the image
+        for row, column in np.ndindex(GRID, GRID):
+            place = np.asarray([row, column]) + view * s
+            is_own = (place < s).any() if view == 0 else (place >= GRID).any()
+            if is_own and np.abs(place - peak).max() <= s + 1:
+                found = margins[view, row, column, index]
+                expected[1, view, index] = np.fmax(expected[1, view, index], found)
+    assert np.isfinite(expected[1]).any()
     np.testing.assert_allclose(own, expected[0], rtol=1e-12)
     np.testing.assert_allclose(beyond, expected[1], rtol=1e-12)
     maps = np.stack(feature_maps(SAE, tokens, wanted, OVERLAP))

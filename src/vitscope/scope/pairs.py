@@ -56,8 +56,9 @@ class PairScores:
         reach_first: how near the feature comes to firing on the overlap, in view 1: the largest
             pre-activation there over what it must exceed; NaN where the SAE has no threshold.
         reach_second: the same in view 2.
-        beyond_first: the same on the patches that view 1 alone shows.
-        beyond_second: on those that view 2 alone shows.
+        beyond_first: the same on the patches that view 1 alone shows, within s + 1 patches of where
+            view 2 is strongest on the overlap; NaN where there are none.
+        beyond_second: on those that view 2 alone shows, near to where view 1 is strongest.
     """
 
     feature: NDArray[np.int64]
@@ -221,16 +222,22 @@ def feature_reach(
 ) -> Reals:
     """Return how near ``features`` come to firing: on the overlap and beyond it, by view [2, 2, F].
 
-    The largest of ``SparseAutoencoder.margins`` over the overlap's patches, and over the others.
+    The largest of ``SparseAutoencoder.margins`` over the overlap's patches; and over the patches
+    that this view alone shows, within s + 1 patches of where the other view is strongest on the
+    overlap: content there may lie across the edge. NaN where there is no such patch.
     """
-    found = np.empty((2, 2, len(features)))
-    for view, positions in enumerate((overlap.first, overlap.second)):
-        margins = sae.margins(tokens[view], features.to(tokens.device)).double().cpu().numpy()
-        shared = np.zeros(len(margins), np.bool_)
-        shared[positions] = True
+    margins = [sae.margins(one, features.to(one.device)).double().cpu().numpy() for one in tokens]
+    found = np.full((2, 2, len(features)), np.nan)
+    for view in (0, 1):
+        shared, others = overlap.positions(view), overlap.positions(1 - view)
+        own = np.setdiff1d(np.arange(overlap.grid**2), shared)
         # fmax: a token without a bar to exceed says nothing, the others do
-        found[0, view] = np.fmax.reduce(margins[shared])
-        found[1, view] = np.fmax.reduce(margins[~shared])
+        found[0, view] = np.fmax.reduce(margins[view][shared])
+        known = np.nan_to_num(margins[1 - view][others], nan=-np.inf)
+        strongest = overlap.places(1 - view)[others[known.argmax(0)]]  # [F, 2]
+        away = np.abs(overlap.places(view)[own][:, None] - strongest).max(-1)  # [own, F]
+        near = np.where(away <= overlap.shift + 1, margins[view][own], np.nan)
+        found[1, view] = np.fmax.reduce(near)
     return found
 
 
@@ -242,7 +249,8 @@ def feature_maps(
 ) -> tuple[Reals, Reals]:
     """Return the maps [F, q, q] of ``features`` on the overlap, as view 1 and view 2 see it."""
     maps: list[Reals] = []
-    for view, positions in enumerate((overlap.first, overlap.second)):
+    for view in (0, 1):
+        positions = overlap.positions(view)
         codes = sae.encode(tokens[view, torch.from_numpy(positions).to(tokens.device)], features)
         # a signed top-k has negative codes, which are no presence of the feature
         flat = codes.clamp_min(0).T.double().cpu().numpy()

@@ -52,16 +52,25 @@ class Overlap:
     @property
     def first(self) -> NDArray[np.int64]:
         """Flat patch positions [q²] of the overlap in view 1: rows and columns s..p-1."""
-        return self._positions(self.shift)
+        return self.positions(0)
 
     @property
     def second(self) -> NDArray[np.int64]:
         """Flat patch positions [q²] of the overlap in view 2: rows and columns 0..p-s-1."""
-        return self._positions(0)
+        return self.positions(1)
 
-    def _positions(self, start: int) -> NDArray[np.int64]:
+    def positions(self, view: int) -> NDArray[np.int64]:
+        """Return the flat patch positions [q²] of the overlap in view 0 or 1."""
+        start = self.shift if view == 0 else 0
         along = np.arange(start, start + self.side)
         return (along[:, None] * self.grid + along[None, :]).ravel()
+
+    def places(self, view: int) -> NDArray[np.int64]:
+        """Return row and column of every patch of view 0 or 1 in the image, [p², 2].
+
+        View 2 lies s patches further down and to the right.
+        """
+        return np.stack(np.divmod(np.arange(self.grid**2), self.grid), -1) + view * self.shift
 
 
 def shifted_views(
