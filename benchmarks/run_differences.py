@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitscope.store.atomic import read_json
+from vitscope.run import Run
 from vitscope.store.run_directory import RunDirectory
 from vitscope.store.tables import read_table
 
@@ -85,7 +85,7 @@ def run_differences(found: RunDirectory, plain: RunDirectory) -> list[Difference
 
 
 def _figures(found: RunDirectory, plain: RunDirectory) -> list[Difference]:
-    mine, theirs = (read_json(run.table("reconstruction")) for run in (found, plain))
+    mine, theirs = (asdict(Run(run.root).reconstruction) for run in (found, plain))
 
     def of(name: str) -> tuple[Array, Array]:
         both = ([float(table[group][name]) for group in ("all", "outlier")]
@@ -93,12 +93,13 @@ def _figures(found: RunDirectory, plain: RunDirectory) -> list[Difference]:
         first, second = both
         return np.asarray(first), np.asarray(second)
 
-    gamma, other = (read_json(run.table("partition"))["gamma"] for run in (found, plain))
+    gamma, other = (Run(run.root).partition.gamma for run in (found, plain))
+    tau, other_tau = (Run(run.root).outliers.tau for run in (found, plain))
     return [
         relative("FVU", *of("fvu")),
         relative("cosine", *of("cosine")),
         relative("L0", *of("l0")),
-        relative("τ", np.asarray([mine["tau"]]), np.asarray([theirs["tau"]])),
+        relative("τ", np.asarray([tau]), np.asarray([other_tau])),
         differ("outlier tokens", np.asarray([mine["outlier"]["n"] != theirs["outlier"]["n"]])),
         absolute("γ", np.asarray([gamma]), np.asarray([other])),
     ]
@@ -205,15 +206,15 @@ def _probes(found: RunDirectory, plain: RunDirectory) -> list[Difference]:
 
 def trained_figures(run: RunDirectory) -> dict[str, float]:
     """Return what a report says of a newly trained SAE, by name."""
-    table = read_json(run.table("reconstruction"))["all"]
+    table = Run(run.root).reconstruction.all
     features = read_table(run.features)
     return {
-        "FVU": table["fvu"],
-        "L0": table["l0"],
-        "cosine": table["cosine"],
+        "FVU": table.fvu,
+        "L0": table.l0,
+        "cosine": table.cosine,
         "silent share": float((features["density"] == 0).mean()),
         "mean CDS": float(np.nanmean(features["cds"])),
-        "γ": read_json(run.table("partition"))["gamma"],
+        "γ": Run(run.root).partition.gamma,
         "share low": float((features["group"] == "low").mean()),
     }
 
