@@ -228,8 +228,9 @@ def feature_reach(
     """
     margins = [sae.margins(one, features.to(one.device)).double().cpu().numpy() for one in tokens]
     found = np.full((2, 2, len(features)), np.nan)
+    positions = overlap.first, overlap.second
     for view in (0, 1):
-        shared, others = overlap.positions(view), overlap.positions(1 - view)
+        shared, others = positions[view], positions[1 - view]
         own = np.setdiff1d(np.arange(overlap.grid**2), shared)
         # fmax: a token without a bar to exceed says nothing, the others do
         found[0, view] = np.fmax.reduce(margins[view][shared])
@@ -249,8 +250,7 @@ def feature_maps(
 ) -> tuple[Reals, Reals]:
     """Return the maps [F, q, q] of ``features`` on the overlap, as view 1 and view 2 see it."""
     maps: list[Reals] = []
-    for view in (0, 1):
-        positions = overlap.positions(view)
+    for view, positions in enumerate((overlap.first, overlap.second)):
         codes = sae.encode(tokens[view, torch.from_numpy(positions).to(tokens.device)], features)
         # a signed top-k has negative codes, which are no presence of the feature
         flat = codes.clamp_min(0).T.double().cpu().numpy()

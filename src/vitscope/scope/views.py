@@ -52,16 +52,14 @@ class Overlap:
     @property
     def first(self) -> NDArray[np.int64]:
         """Flat patch positions [q²] of the overlap in view 1: rows and columns s..p-1."""
-        return self.positions(0)
+        return self._positions(self.shift)
 
     @property
     def second(self) -> NDArray[np.int64]:
         """Flat patch positions [q²] of the overlap in view 2: rows and columns 0..p-s-1."""
-        return self.positions(1)
+        return self._positions(0)
 
-    def positions(self, view: int) -> NDArray[np.int64]:
-        """Return the flat patch positions [q²] of the overlap in view 0 or 1."""
-        start = self.shift if view == 0 else 0
+    def _positions(self, start: int) -> NDArray[np.int64]:
         along = np.arange(start, start + self.side)
         return (along[:, None] * self.grid + along[None, :]).ravel()
 
