@@ -58,7 +58,8 @@ def miss_rates(pairs: PairScores) -> MissRates:
     at = np.searchsorted(STRENGTHS, np.maximum(strength, 1.0), side="right") - 1
     n_bins = len(STRENGTHS)
     n = np.bincount(at[fires], minlength=n_bins)
-    counts = [np.bincount(at[fires & pairs.misses[kind]], minlength=n_bins) for kind in MISS_KINDS]
+    misses = pairs.misses
+    counts = [np.bincount(at[fires & misses[kind]], minlength=n_bins) for kind in MISS_KINDS]
     with np.errstate(invalid="ignore"):
         return MissRates(n, np.stack(counts) / n)
 

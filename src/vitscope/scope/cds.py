@@ -102,8 +102,9 @@ def summarise_pairs(
         "zero": scored(np.where(kept, share, 0.0), kept | missed),
     }
     parts = {"moved": scored(np.where(kept, share, 0.0), kept | missed)}
+    untold = pairs.untold
     parts |= {
-        kind: scored(np.where(pairs.untold, np.nan, rows), kept | missed)
+        kind: scored(np.where(untold, np.nan, rows), kept | missed)
         for kind, rows in pairs.misses.items()
     }
     cds, error, count = readings[missing]

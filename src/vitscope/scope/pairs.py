@@ -127,7 +127,8 @@ class PairScores:
         The view in which the feature is silent decides. *Flicker*: its pre-activation still comes
         to ``FLICKER`` of what it must exceed, so that a small change crossed the threshold; two
         thresholds for one signal are Canny's hysteresis. *Border*: it does not, but fires on
-        patches that this view alone shows, so that its content lies across the overlap's edge.
+        patches that this view alone shows, close to where the other view is strongest, so that its
+        content lies across the overlap's edge.
         *Departure*: neither.
         """
         reach = self._of_silent_view(self.reach_first, self.reach_second)
